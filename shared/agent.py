@@ -182,7 +182,7 @@ async def stream(
 ) -> AsyncIterator[str | Reply]:
     """Like `ask`, but yields the answer's pieces of text as they come, and the whole Reply last."""
     graph = await agent.graph()
-    state: dict[str, Any] = {}
+    state: Any = {}
     async with agent.turn(conversation_id):
         run = _run(conversation_id, model, streaming=True)
         events = graph.astream({"question": message}, run, stream_mode=["custom", "values"], durability="exit")

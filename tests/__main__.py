@@ -1,0 +1,138 @@
+"""`python -m tests COMMAND`: what the Makefile calls, and what people without make type."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Callable
+
+from tests.chapter import ROOT, Exercise, NoSuchExercise, find
+
+Run = Callable[[argparse.Namespace], int]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; exit status 0 fine, 1 something is not met, 2 nothing could be judged."""
+    parser = argparse.ArgumentParser(prog="python -m tests", description=__doc__)
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    def command(name: str, does: str, run: Run, *, exercise: str = "") -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=does, description=does)
+        sub.set_defaults(run=run)
+        if exercise:
+            optional = "?" if exercise == "optional" else None
+            sub.add_argument("exercise", metavar="EX", nargs=optional, help="19.2.3, 3_19_2 or a file's name")
+        return sub
+
+    command("list", "the 21 exercises and which are ready", list_exercises).add_argument(
+        "--write", action="store_true", help="write the table into the READMEs as well"
+    )
+    command("demo", "every exercise that is ready, one after the other", demo)
+    command("run", "run one exercise", run_exercise, exercise="required").add_argument(
+        "--serve", action="store_true", help="keep it up"
+    )
+    sub = command("check", "check a solution: ours, or yours with --mine", check, exercise="required")
+    sub.add_argument("--mine", metavar="FILE[:app]|URL", help="your file, or where your app runs")
+    sub.add_argument("--key", default="", metavar="A[,B]", help="API keys that your app accepts")
+    sub.add_argument("--replay", action="store_true", help="show the failing request as a command to paste")
+    sub.add_argument("--at", metavar="HH:MM:SS", help="let the app's clock start at this local time of today")
+    sub = command("hint", "what to look at next; three levels", hint, exercise="required")
+    sub.add_argument("--level", type=int, choices=(1, 2, 3), default=1)
+    sub.add_argument("--check", metavar="ID", help="only this check")
+    command("check-all", "references, attempts and unit tests; one table", check_all)
+    sub = command("exam", "examine the checks: attempts three times over, and mutants", exam, exercise="optional")
+    sub.add_argument("--seed", type=int, help="repeat one order")
+    command("bench", "measure, side by side in one run", bench, exercise="required").add_argument(
+        "--write", action="store_true", help="write the figures into the chapter's README"
+    )
+    args = parser.parse_args(argv)
+    if not hasattr(args, "run"):
+        parser.print_help()
+        return 0
+    try:
+        return int(args.run(args))
+    except NoSuchExercise as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def the(args: argparse.Namespace) -> Exercise:
+    """Return the exercise that was named, if it is built."""
+    exercise = find(args.exercise)
+    if not exercise.built:
+        raise NoSuchExercise(f"{exercise.id} ({exercise.heading}) is not ready yet; `list` shows which are")
+    return exercise
+
+
+def list_exercises(args: argparse.Namespace) -> int:
+    """Print the table of the exercises; with --write, keep the READMEs in step."""
+    from tests.kit import readme
+
+    readme.print_table()
+    if args.write:
+        readme.write_tables()
+    return 0
+
+
+def demo(args: argparse.Namespace) -> int:
+    """Run every exercise that is ready."""
+    from tests.chapter import EXERCISES
+
+    status = 0
+    for exercise in EXERCISES:
+        if exercise.built and exercise.path.suffix == ".py":
+            print(f"\n=== {exercise.id} {exercise.heading} " + "=" * 40, flush=True)
+            status |= subprocess.run([sys.executable, str(exercise.path)], check=False).returncode
+    return 1 if status else 0
+
+
+def run_exercise(args: argparse.Namespace) -> int:
+    """Run one script as a reader would."""
+    exercise = the(args)
+    if exercise.path.suffix != ".py":
+        print(f"{exercise.id} is not a script: read {exercise.path.relative_to(ROOT)}", file=sys.stderr)
+        return 2
+    command = [sys.executable, str(exercise.path), *(["--serve"] if args.serve else [])]
+    return subprocess.run(command, check=False).returncode
+
+
+def check(args: argparse.Namespace) -> int:
+    """Judge one target and print the report."""
+    from tests.kit.checking import check_one
+
+    return check_one(the(args), args.mine, args.key, replay=args.replay, at=args.at)
+
+
+def hint(args: argparse.Namespace) -> int:
+    """Print the hints of one level."""
+    from tests.kit.checking import print_hints
+
+    return print_hints(the(args), args.level, args.check)
+
+
+def check_all(args: argparse.Namespace) -> int:
+    """Run everything that must pass, in parallel, and print one table."""
+    from tests.kit.everything import run_everything
+
+    return run_everything()
+
+
+def exam(args: argparse.Namespace) -> int:
+    """Examine the checks themselves."""
+    from tests.kit.exam import run_exam
+
+    return run_exam(find(args.exercise) if args.exercise else None, args.seed)
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Run one benchmark."""
+    from tests.kit.benching import run_bench
+
+    return run_bench(args.exercise, write=args.write)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,41 @@
+"""Every test starts with a scrubbed environment and cannot leave this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tests.kit.app import Bench
+from tests.kit.child import only_loopback
+
+SCRUBBED = ("OPENAI_", "API_KEY", "OFFLINE", "ENVIRONMENT", "HOST", "PORT", "LANGSMITH_", "LANGCHAIN_")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Scrub before anything is imported, and block every connection that leaves this machine."""
+    for name in list(os.environ):
+        if name.startswith(SCRUBBED):
+            del os.environ[name]
+    sys.addaudithook(only_loopback)
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Let `@pytest.mark.anyio` tests run on asyncio, which is what uvicorn runs them on."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def bench() -> Iterator[Bench]:
+    """One stand-in model and one starter for all the targets that a test process judges."""
+    with Bench() as shared:
+        yield shared
+
+
+@pytest.fixture(autouse=True)
+def no_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep a reader's own `.env` out of the tests."""
+    monkeypatch.setattr("dotenv.dotenv_values", lambda *args, **kwargs: {})

@@ -1,0 +1,137 @@
+"""A clock that can be moved: eight shared bytes hold an offset that the target adds to every clock it reads.
+
+Offset, never freeze: time goes on, so asyncio keeps running, and a window of 60 seconds takes no time to pass.
+The target patches its clocks before it imports anything of the learner's, so every idiom is covered: `time.time`,
+`from time import monotonic`, `datetime.now`, `loop.time()`, `time.strftime`, `time.sleep`.
+
+This file is also run inside the target's process: standard library only.
+"""
+
+from __future__ import annotations
+
+import datetime
+import mmap
+import struct
+import time
+from datetime import date as RealDate
+from datetime import datetime as RealDatetime
+from pathlib import Path
+from typing import Any
+
+_FORMAT = "<d"
+_SLEEP_SLICE_S = 0.02
+
+
+class Clock:
+    """The eight bytes, seen from either side; `path` is handed to the target."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not path.exists():
+            path.write_bytes(struct.pack(_FORMAT, 0.0))
+        with path.open("r+b") as file:
+            self._bytes = mmap.mmap(file.fileno(), struct.calcsize(_FORMAT))
+
+    @property
+    def offset(self) -> float:
+        """Seconds that the target's clocks are ahead of ours."""
+        return float(struct.unpack(_FORMAT, self._bytes[:])[0])
+
+    def advance(self, seconds: float) -> None:
+        """Move every clock of the target forward."""
+        self._bytes[:] = struct.pack(_FORMAT, self.offset + seconds)
+
+    def time(self) -> float:
+        """Return the wall-clock time that the target sees."""
+        return time.time() + self.offset
+
+    def new_minute(self) -> None:
+        """Go to one second past a full minute, at least an hour on: whatever was counted is forgotten."""
+        self.advance(3600)
+        self.advance(60 - self.time() % 60 + 1)
+
+    def close(self) -> None:
+        """Let go of the shared bytes."""
+        self._bytes.close()
+
+
+class _Offset:
+    """What the patched clocks add; zero until a target attaches its bytes."""
+
+    clock: Clock | None = None
+
+    def __call__(self) -> float:
+        return self.clock.offset if self.clock else 0.0
+
+
+def install() -> _Offset:
+    """Patch the clocks of this process; returns the offset, to which a Clock is attached later."""
+    offset = _Offset()
+    real: dict[str, Any] = {name: getattr(time, name) for name in dir(time)}
+
+    for name in ("time", "monotonic", "perf_counter"):
+        setattr(time, name, lambda read=real[name]: read() + offset())
+        setattr(time, f"{name}_ns", lambda read=real[f"{name}_ns"]: read() + int(offset() * 1e9))
+    for name in ("localtime", "gmtime", "ctime"):
+        setattr(time, name, lambda seconds=None, f=real[name]: f(time.time() if seconds is None else seconds))
+    time.strftime = lambda format, t=None: real["strftime"](format, time.localtime() if t is None else t)
+    time.asctime = lambda t=None: real["asctime"](time.localtime() if t is None else t)
+
+    def sleep(seconds: Any) -> None:
+        if seconds < 0:
+            raise ValueError("sleep length must be non-negative")
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            real["sleep"](min(left, _SLEEP_SLICE_S))
+
+    time.sleep = sleep
+    return offset
+
+
+def install_datetime() -> None:
+    """Patch `datetime` and `date`, after the libraries are imported: some derive classes of their own from them."""
+
+    class AnyDatetime(type):
+        def __instancecheck__(cls, value: object) -> bool:
+            return isinstance(value, RealDatetime)
+
+        def __subclasscheck__(cls, other: type) -> bool:
+            return issubclass(other, RealDatetime)
+
+    class MovedDatetime(RealDatetime, metaclass=AnyDatetime):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> Any:
+            return RealDatetime.fromtimestamp(time.time(), tz)
+
+        @classmethod
+        def utcnow(cls) -> Any:
+            return RealDatetime.fromtimestamp(time.time(), datetime.UTC).replace(tzinfo=None)
+
+        @classmethod
+        def today(cls) -> Any:
+            return RealDatetime.fromtimestamp(time.time())
+
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+            return handler.generate_schema(RealDatetime)
+
+    class AnyDate(type):
+        def __instancecheck__(cls, value: object) -> bool:
+            return isinstance(value, RealDate)
+
+        def __subclasscheck__(cls, other: type) -> bool:
+            return issubclass(other, RealDate)
+
+    class MovedDate(RealDate, metaclass=AnyDate):
+        @classmethod
+        def today(cls) -> Any:
+            return RealDate.fromtimestamp(time.time())
+
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
+            return handler.generate_schema(RealDate)
+
+    MovedDatetime.__name__ = MovedDatetime.__qualname__ = "datetime"
+    MovedDate.__name__ = MovedDate.__qualname__ = "date"
+    MovedDatetime.__module__ = MovedDate.__module__ = "datetime"
+    datetime.datetime, datetime.date = MovedDatetime, MovedDate  # type: ignore[misc]

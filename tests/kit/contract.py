@@ -1,0 +1,94 @@
+"""A contract: the checks of one exercise, each a plain function of a running app.
+
+    @check("Returns a 429 (Too Many Requests) status when exceeded", chapter="19.2.3 bullet 2", needs={"clock"},
+           hints=("where to look", "what to do", "nearly the code"))
+    def eleventh_request(app): ...
+
+A check ends in silence (met), in `Missed` (the facts of a report) or in `NotChecked` (why nobody can tell).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.kit.app import App, Exchange
+
+CAPABILITIES = frozenset(("http", "clock", "llm", "logs", "env", "signals", "files"))
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: its id in attempts and mutants, the chapter's own sentence, what it needs, three levels of hints."""
+
+    id: str
+    title: str
+    chapter: str
+    needs: frozenset[str]
+    hints: tuple[str, str, str]
+    judge: Callable[[Any], None] = field(repr=False)
+
+
+class Missed(AssertionError):
+    """What a check saw instead of what it expected."""
+
+    def __init__(self, *, when: str, expected: str, came: str, seen: Exchange | None = None) -> None:
+        self.when, self.expected, self.came, self.seen = when, expected, came, seen
+        super().__init__(f"{when}: expected {expected}, came {came}")
+
+
+class NotChecked(Exception):
+    """Nobody can tell, and why."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one check: "met", "missed" (with the facts) or "not checked" (with the reason)."""
+
+    check: Check
+    status: str
+    missed: Missed | None = None
+    reason: str = ""
+
+
+def check(
+    title: str, *, chapter: str, needs: Iterable[str] = (), hints: tuple[str, str, str]
+) -> Callable[[Callable[[Any], None]], Check]:
+    """Make a function of a running app into a check; its id is the function's name with dashes."""
+    needs = frozenset(needs) | {"http"}
+    assert needs <= CAPABILITIES, f"unknown capability in {sorted(needs)}"
+
+    def make(judge: Callable[[Any], None]) -> Check:
+        return Check(judge.__name__.replace("_", "-"), title, chapter, frozenset(needs), hints, judge)
+
+    return make
+
+
+def contract(exercise: str) -> list[Check]:
+    """Return the checks of an exercise, "19.2.3", in the order in which they are written."""
+    module = importlib.import_module(f"tests.contracts.ex_{exercise.replace('.', '_')}")
+    return [value for value in vars(module).values() if isinstance(value, Check)]
+
+
+def expect(holds: bool, *, when: str, expected: str, seen: Exchange | None = None, came: str = "") -> None:
+    """Raise Missed unless it holds; `came` defaults to what the exchange brought."""
+    if not holds:
+        raise Missed(when=when, expected=expected, came=came or (seen.came() if seen else "nothing"), seen=seen)
+
+
+def judge(check: Check, app: App) -> Verdict:
+    """Run one check against a running app."""
+    if lacking := check.needs - app.capabilities:
+        words = {"clock": "a clock that can be moved", "llm": "the stand-in model", "logs": "the app's output"}
+        reason = "needs " + " and ".join(words.get(name, name) for name in sorted(lacking)) + f"; {app.kind} has none"
+        return Verdict(check, "not checked", reason=reason)
+    try:
+        check.judge(app)
+    except Missed as missed:
+        return Verdict(check, "missed", missed=missed)
+    except NotChecked as reason:
+        return Verdict(check, "not checked", reason=str(reason))
+    return Verdict(check, "met")

@@ -1,0 +1,60 @@
+"""Judge a target by a contract: one process for all checks, a fresh one before anything is called missed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tests.kit.app import Bench
+from tests.kit.contract import Check, Verdict, judge
+from tests.kit.target import Target
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdicts in the contract's order, what was found out about the target, and the address that it had."""
+
+    verdicts: list[Verdict]
+    notes: list[str]
+    base: str
+
+    @property
+    def missed(self) -> set[str]:
+        """The ids of the checks that were missed."""
+        return {verdict.check.id for verdict in self.verdicts if verdict.status == "missed"}
+
+
+def judge_target(
+    bench: Bench,
+    target: Target,
+    checks: Iterable[Check],
+    *,
+    at: float | None = None,
+    shuffle: random.Random | None = None,
+) -> Judged:
+    """Judge a target; raises CannotRun.
+
+    The checks share a process while they are met. A miss counts only if it also happens in a process that no other
+    check has touched: what one mistake breaks must not be blamed on the next check.
+    """
+    checks = list(checks)
+    order = shuffle.sample(checks, len(checks)) if shuffle else checks
+    verdicts: dict[str, Verdict] = {}
+    app = bench.open(target, at=at)
+    try:
+        for check in order:
+            shared = app.used
+            verdict = judge(check, app)
+            if verdict.status == "missed" and not target.url:
+                if shared:
+                    app.close()
+                    app = bench.open(target, at=at)
+                    verdict = judge(check, app)
+                if verdict.status == "missed":
+                    app.close()
+                    app = bench.open(target, at=at)
+            verdicts[check.id] = verdict
+        return Judged([verdicts[check.id] for check in checks], app.manner.notes, app.base)
+    finally:
+        app.close()

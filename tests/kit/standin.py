@@ -1,0 +1,45 @@
+"""The strict stand-in on a real port of this machine, in a thread of the checker: its answers carry a nonce."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import threading
+import time
+from typing import Any
+
+import uvicorn
+
+from shared.offline import Fault, OfflineModel, answer
+
+
+class StandIn:
+    """Serves OfflineModel; `answers(text)` tells whether a text carries something that it said."""
+
+    def __init__(self) -> None:
+        self._nonce = f"nonce-{secrets.token_hex(4)}"
+        self._count = itertools.count(1)
+        self.model = OfflineModel(self._say)
+        config = uvicorn.Config(self.model, host="127.0.0.1", port=0, log_level="error", lifespan="off")
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, daemon=True)
+        self._thread.start()
+        while not self._server.started and self._thread.is_alive():
+            time.sleep(0.005)
+        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}/v1"
+
+    def _say(self, messages: list[dict[str, Any]]) -> str:
+        return f"{answer(messages)} {self._nonce}-{next(self._count)}"
+
+    def answers(self, text: str) -> bool:
+        """Tell whether this text carries an answer of the stand-in, whatever it is wrapped in."""
+        return self._nonce in text
+
+    def next(self, *faults: Fault) -> None:
+        """Let the next calls go wrong."""
+        self.model.next(*faults)
+
+    def close(self) -> None:
+        """Stop serving; answers under way are dropped."""
+        self._server.should_exit = self._server.force_exit = True
+        self._thread.join(10)

@@ -1,0 +1,302 @@
+"""A target: a file, `file:name`, or a URL; started in a process of its own, and told apart when it cannot start."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.kit.clock import Clock
+
+CHILD = Path(__file__).with_name("child.py")
+PATIENCE_S = 20.0
+ROOT = Path(__file__).resolve().parents[2]
+KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "LD_LIBRARY_PATH", "COMSPEC", "PATHEXT")
+KEYS = ("check-key-a", "check-key-b")
+
+
+class CannotRun(Exception):
+    """Nothing could be judged, and what to do about it. Never the same as "wrong"."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to judge. Exactly one of `file` and `url` is set; `name` is the app or factory in the file."""
+
+    file: Path | None = None
+    name: str | None = None
+    url: str | None = None
+    keys: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str, keys: str = "") -> Target:
+        """Read `FILE`, `FILE:name` or a URL; raises CannotRun with the next action."""
+        given = tuple(k for k in keys.split(",") if k)
+        if re.match(r"https?://", text):
+            return cls(url=text.rstrip("/"), keys=given)
+        path, name = text, None
+        if match := re.fullmatch(r"(.*\.py):(\w+)", text):
+            path, name = match.groups()
+        file = Path(path).expanduser().resolve()
+        if file.is_dir():
+            raise CannotRun(f"{path} is a folder: name the file in it, as MINE={path.rstrip('/')}/your_file.py")
+        if not file.is_file():
+            near = sorted(p.name for p in file.parent.glob("*.py"))[:8] if file.parent.is_dir() else []
+            raise CannotRun(f"no such file: {path}" + (f" (there: {', '.join(near)})" if near else ""))
+        if file.suffix != ".py":
+            raise CannotRun(f"{path} is not a Python file: MINE takes a .py file, FILE.py:name or a URL")
+        return cls(file=file, name=name, keys=given)
+
+    def __str__(self) -> str:
+        if self.url:
+            return self.url
+        assert self.file
+        return self.file.name + (f":{self.name}" if self.name else "")
+
+
+@dataclass
+class Process:
+    """A started target."""
+
+    pid: int
+    port: int
+    clock: Clock
+    folder: Path
+    status: Exited
+    _closed: bool = field(default=False, repr=False)
+
+    def output(self) -> str:
+        """Return what the target has printed so far, both streams, undecodable bytes escaped."""
+        return _tail(self.folder / "output")
+
+    def stop(self) -> None:
+        """End the target and whatever it started."""
+        if self._closed:
+            return
+        self._closed = True
+        _kill(self.pid, signal.SIGTERM)
+        if not self.status.wait(2):
+            _kill(self.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
+            self.status.wait(5)
+        if hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self.clock.close()
+        _remove(self.folder)
+
+
+class Exited:
+    """The exit status of a process, once it is known: the number that `subprocess` would give."""
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+        self._event = threading.Event()
+
+    def set(self, code: int) -> None:
+        """Note how the process ended."""
+        self.code = code
+        self._event.set()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the end; False when it has not come."""
+        return self._event.wait(timeout_s)
+
+
+class Starter:
+    """Starts targets; where fork exists, from a zygote that has the web stack imported already."""
+
+    def __init__(self) -> None:
+        self._zygote: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._started: dict[str, tuple[int, Exited]] = {}  # by the job's ready-file
+        self._running: dict[int, Exited] = {}
+        self._news = threading.Condition()
+
+    def start(
+        self,
+        target: Target,
+        *,
+        model_url: str,
+        env: Mapping[str, str] | None = None,
+        at: float | None = None,
+        patience_s: float = PATIENCE_S,
+    ) -> Process:
+        """Start a file's app and wait until its lifespan has begun; raises CannotRun in the learner's words.
+
+        `env` is added to the allow-list; a None-like empty value removes a variable. `at` sets the app's clock.
+        """
+        assert target.file
+        folder = Path(tempfile.mkdtemp(prefix="check-"))
+        clock = Clock(folder / "clock")
+        if at is not None:
+            clock.advance(at - time.time())
+        (folder / "home").mkdir()
+        given = {
+            "OPENAI_API_KEY": "sk-check-kit",
+            "OPENAI_BASE_URL": model_url,
+            "API_KEY": ",".join(KEYS),
+            "API_KEYS": ",".join(KEYS),
+            "HOME": str(folder / "home"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **(env or {}),
+        }
+        kept = {name: os.environ[name] for name in KEPT if name in os.environ}
+        job: dict[str, Any] = {
+            "file": str(target.file),
+            "name": target.name,
+            "folder": str(target.file.parent),
+            "env": {name: value for name, value in (kept | given).items() if value},
+            "clock": str(clock.path),
+            "ready": str(folder / "ready.json"),
+            "output": str(folder / "output"),
+            "patience_s": patience_s - 1,
+        }
+        pid, status = self._launch(job)
+        report = _await(Path(job["ready"]), status, patience_s)
+        process = Process(pid, report.get("port", 0), clock, folder, status)
+        if "port" not in report:
+            output = process.output()
+            process.stop()
+            raise CannotRun(in_words(report, target, output, status.code, patience_s))
+        return process
+
+    def _launch(self, job: dict[str, Any]) -> tuple[int, Exited]:
+        if not hasattr(os, "fork"):
+            status = Exited()
+            popen = subprocess.Popen([sys.executable, str(CHILD), json.dumps(job)])
+            threading.Thread(target=lambda: status.set(popen.wait()), daemon=True).start()
+            return popen.pid, status
+        with self._lock:
+            if self._zygote is None or self._zygote.poll() is not None:
+                self._warm_up()
+            assert self._zygote and self._zygote.stdin
+            self._zygote.stdin.write(json.dumps(job).encode() + b"\n")
+            self._zygote.stdin.flush()
+        with self._news:
+            if not self._news.wait_for(lambda: job["ready"] in self._started, PATIENCE_S):
+                raise CannotRun("the check kit could not start a process within 20 s: is this machine very busy?")
+            return self._started.pop(job["ready"])
+
+    def _warm_up(self) -> None:
+        command = [sys.executable, str(CHILD), "--zygote"]
+        self._zygote = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
+        self._listener = threading.Thread(target=self._listen, args=(self._zygote,), daemon=True)
+        self._listener.start()
+        atexit.register(self.close)
+
+    def _listen(self, zygote: subprocess.Popen[bytes]) -> None:
+        assert zygote.stdout
+        for line in zygote.stdout:
+            news = json.loads(line)
+            with self._news:
+                if "job" in news:
+                    status = self._running[news["pid"]] = Exited()
+                    self._started[news["job"]] = news["pid"], status
+                elif "status" in news:
+                    self._running.pop(news["pid"]).set(news["status"])
+                self._news.notify_all()
+
+    def close(self) -> None:
+        """End the zygote; targets are ended by whoever started them."""
+        with self._lock:
+            zygote, self._zygote = self._zygote, None
+        if zygote and zygote.stdin and zygote.stdout:
+            zygote.stdin.close()
+            zygote.wait(5)
+            self._listener.join(5)
+            zygote.stdout.close()
+
+
+def in_words(report: dict[str, Any], target: Target, output: str, code: int | None, patience_s: float) -> str:
+    """Say why a target could not be judged, and what to do next."""
+    assert target.file
+    file, line = target.file.name, report.get("line")
+    at = f" at line {line}" if line else ""
+    match report.get("cannot"):
+        case "syntax":
+            return f"{file} is not valid Python{at}: {report['message']}"
+        case "import" if report.get("missing"):
+            package = report["missing"].split(".")[0].replace("_", "-")
+            return (
+                f"importing {file} stopped{at}: the package {report['missing']} is not installed.\n"
+                f"Install it into the environment that runs the checks (pip install {package}), or use one of the\n"
+                "packages in requirements.txt."
+            )
+        case "import":
+            return f"importing {file} stopped{at}: {report['message']}"
+        case "exits":
+            return (
+                f"importing {file} ended the program{at} (exit {report['message']}).\n"
+                'Put what should only happen when the file is run under: if __name__ == "__main__":'
+            )
+        case "starts-server":
+            return (
+                f"{file} starts a server while it is imported (uvicorn.run{at}).\n"
+                'Put it under: if __name__ == "__main__":'
+            )
+        case "no-app":
+            found, factories = report["found"], report["factories"]
+            words = f"no FastAPI object named '{report['wanted']}' in {file}"
+            if found:
+                return f"{words}; found: {', '.join(found)}.\nSay which one: MINE={file}:{found[0]}"
+            if factories:
+                return f"{words}; found the factory {factories[0]}().\nSay so: MINE={file}:{factories[0]}"
+            return f"{words}, and no other app or factory.\nThe checks need: app = FastAPI()"
+        case "factory":
+            return f"{report['name']}() in {file} stopped: {report['message']}"
+        case "not-an-app":
+            return f"'{report['name']}' in {file} is a {report['message']}, not an app"
+        case "lifespan":
+            return f"{file} was imported, but the app failed while starting up:\n{_last_lines(output)}"
+    if code is not None:
+        return f"{file} ended (exit status {code}) before the app was up:\n{_last_lines(output)}"
+    busy = re.findall(rf'File "[^"]*{re.escape(file)}", line (\d+)', output)
+    where = f", at line {busy[0]}" if busy else ""
+    return f"{file} was still busy after {patience_s:.0f} s{where}: does something wait or loop while it is imported?"
+
+
+def _await(ready: Path, status: Exited, patience_s: float) -> dict[str, Any]:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        ended = status.wait(0.005)
+        if ready.exists():
+            return dict(json.loads(ready.read_text(encoding="utf-8")))
+        if ended:
+            return {}
+    return {}
+
+
+def _kill(pid: int, sig: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, sig)
+
+
+def _tail(path: Path, size: int = 1_000_000) -> str:
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - size))
+        return file.read().decode("utf-8", "backslashreplace")
+
+
+def _last_lines(output: str, count: int = 4) -> str:
+    lines = [line for line in output.splitlines() if line.strip()]
+    return "\n".join(f"  | {line[:200]}" for line in lines[-count:]) or "  | (it printed nothing)"
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,30 @@
+"""The exam of the checks: accepted attempts miss nothing, rejected ones miss exactly what they declare."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.chapter import EXERCISES
+from tests.kit import report
+from tests.kit.app import Bench
+from tests.kit.attempts import Attempt, attempts
+from tests.kit.contract import contract
+from tests.kit.judging import judge_target
+from tests.kit.target import Target
+
+BUILT = [exercise.id for exercise in EXERCISES if exercise.built]
+
+
+@pytest.mark.parametrize("attempt", attempts(), ids=str)
+def test_an_attempt_is_judged_as_it_declares(attempt: Attempt, bench: Bench) -> None:
+    judged = judge_target(bench, Target.parse(str(attempt.path)), contract(attempt.exercise))
+    assert judged.missed == attempt.must_fail, "\n" + "\n".join(report.lines(judged.verdicts))
+
+
+@pytest.mark.parametrize("exercise", BUILT)
+def test_every_check_has_a_rejected_attempt_and_every_exercise_two_accepted(exercise: str) -> None:
+    rejected = [attempt for attempt in attempts(exercise) if attempt.must_fail]
+    accepted = [attempt for attempt in attempts(exercise) if not attempt.must_fail]
+    caught_alone = {next(iter(attempt.must_fail)) for attempt in rejected if len(attempt.must_fail) == 1}
+    assert {check.id for check in contract(exercise)} - caught_alone == set()
+    assert len(accepted) >= 2
