@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.kit.app import Bench
 from tests.kit.child import only_loopback
+from tests.kit.fakes import FakeClock
 
 SCRUBBED = ("OPENAI_", "API_KEY", "OFFLINE", "ENVIRONMENT", "HOST", "PORT", "LANGSMITH_", "LANGCHAIN_")
 
@@ -35,7 +36,19 @@ def bench() -> Iterator[Bench]:
         yield shared
 
 
+@pytest.fixture
+def clock() -> FakeClock:
+    """A clock that a test moves."""
+    return FakeClock()
+
+
 @pytest.fixture(autouse=True)
-def no_dotenv(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep a reader's own `.env` out of the tests."""
+def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Keep a reader's own `.env` out of every test; called, it sets variables for one."""
     monkeypatch.setattr("dotenv.dotenv_values", lambda *args, **kwargs: {})
+
+    def set_variables(**variables: str) -> None:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_variables

@@ -16,7 +16,6 @@ Limit: one process. Behind two workers a key gets twice as much; then the log be
 """
 
 import math
-import threading
 import time
 import uuid
 from array import array
@@ -71,7 +70,8 @@ class RateLimiter:
 
     Per key it keeps the times of the last `limit` accepted hits, 8 bytes each. A decision costs the same for one key
     as for a million. Keys that have been idle for a window are forgotten when a new key comes. When `max_keys` are
-    all active, a new key is refused: forgetting an active one would let it start over. Safe to call from threads.
+    all active, a new key is refused: forgetting an active one would let it start over. It decides without awaiting,
+    so within one event loop nothing comes between; where several threads call it, put a lock around `hit`.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class RateLimiter:
             raise ValueError("limit, window_s and max_keys must be positive")
         self.limit, self.window_s, self.max_keys = limit, window_s, max_keys
         self._clock = clock
-        self._lock = threading.Lock()
+        self._unused = [-math.inf] * limit
         self._hits: OrderedDict[str, array[float]] = OrderedDict()  # the key whose last hit is oldest comes first
 
     def __len__(self) -> int:
@@ -94,33 +94,29 @@ class RateLimiter:
 
     def hit(self, key: str) -> bool:
         """Count one request and say whether it is accepted; a refused one is not counted."""
-        with self._lock:
-            now = self._clock()
-            times = self._hits.get(key)
-            if times is None:
-                self._forget_idle(now)
-                if len(self._hits) >= self.max_keys:
-                    return False
-                times = self._hits[key] = array("d")
-            elif len(times) == self.limit:
-                if now - times[0] < self.window_s:
-                    return False
-                del times[0]
-            times.append(now)
-            self._hits.move_to_end(key)
-            return True
+        now = self._clock()
+        times = self._hits.get(key)
+        if times is None:
+            self._forget_idle(now)
+            if len(self._hits) >= self.max_keys:
+                return False
+            times = self._hits[key] = array("d", self._unused)
+        elif now - times[0] < self.window_s:
+            return False
+        del times[0]
+        times.append(now)
+        self._hits.move_to_end(key)
+        return True
 
     def window(self, key: str) -> Window:
         """Say where a key stands without counting anything."""
-        with self._lock:
-            now = self._clock()
-            times = self._hits.get(key)
-            if times is None and len(self._hits) >= self.max_keys:
-                oldest = next(iter(self._hits.values()))[-1]  # a new key has to wait for the first idle one
-                used, since = self.limit, oldest
-            else:
-                recent = [t for t in times or () if now - t < self.window_s]
-                used, since = len(recent), min(recent, default=now - self.window_s)
+        now = self._clock()
+        times = self._hits.get(key)
+        if times is None and len(self._hits) >= self.max_keys:
+            used, since = self.limit, next(iter(self._hits.values()))[-1]  # a new key waits for the first idle one
+        else:
+            recent = [t for t in times or () if now - t < self.window_s]
+            used, since = len(recent), min(recent, default=now - self.window_s)
         return Window(self.limit, self.window_s, self.limit - used, max(0.0, self.window_s - (now - since)))
 
     def _forget_idle(self, now: float) -> None:
@@ -135,14 +131,14 @@ def create_app(
     settings: Settings | None = None, *, client: "AsyncOpenAI | None" = None, limiter: RateLimiter | None = None
 ) -> FastAPI:
     """Wire the limiter between the key and the chat; `/health` has no key and no limit."""
-    limiter = limiter or RateLimiter()
+    limiter = RateLimiter() if limiter is None else limiter
     app = base_app(settings, client)
 
     async def within_limit(caller: Caller, response: Response) -> str:
         accepted = limiter.hit(caller)
         headers = limiter.window(caller).headers()
         if not accepted:
-            raise HTTPException(429, f"at most {LIMIT} requests a minute", headers)
+            raise HTTPException(429, f"at most {limiter.limit} requests in {limiter.window_s:g} s", headers)
         response.headers.update(headers)
         return caller
 

@@ -89,7 +89,7 @@ class App:
         self.target, self.base, self.manner = target, base, manner
         self.process, self._model = process, model
         self.used = False
-        self._http = httpx.Client(base_url=base, timeout=ANSWER_S, limits=httpx.Limits(max_connections=300))
+        self._http = httpx.Client(base_url=base, timeout=ANSWER_S, limits=httpx.Limits(max_keepalive_connections=0))
 
     @property
     def kind(self) -> str:
@@ -143,7 +143,7 @@ class App:
             status, text, came = 0, f"no answer: {error}", httpx.Headers()
         else:
             status, text, came = response.status_code, response.text, response.headers
-        answered = bool(self._model and self._model.answers(text))
+        answered = bool(self._model and self._model.said(text))
         return Exchange(method, path, sent, body, status, came, text, answered)
 
     def chat(self, message: str = MESSAGE, *, key: str | None = None, **headers: str) -> Exchange:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tests.kit.app import Bench
+from tests.kit.app import App, Bench
 from tests.kit.contract import Check, Verdict, judge
 from tests.kit.target import Target
 
@@ -35,25 +35,27 @@ def judge_target(
 ) -> Judged:
     """Judge a target; raises CannotRun.
 
-    The checks share a process while they are met. A miss counts only if it also happens in a process that no other
-    check has touched: what one mistake breaks must not be blamed on the next check.
+    The checks share a process while they are met. Anything else counts only if it also happens in a process that no
+    other check has touched: what one mistake breaks must not be blamed on the next check.
     """
+
+    def afresh(app: App) -> App:
+        app.close()
+        return bench.open(target, at=at)
+
     checks = list(checks)
     order = shuffle.sample(checks, len(checks)) if shuffle else checks
     verdicts: dict[str, Verdict] = {}
     app = bench.open(target, at=at)
     try:
         for check in order:
-            shared = app.used
+            used = app.used
             verdict = judge(check, app)
+            if verdict.status != "met" and used and not target.url:
+                app = afresh(app)
+                verdict = judge(check, app)
             if verdict.status == "missed" and not target.url:
-                if shared:
-                    app.close()
-                    app = bench.open(target, at=at)
-                    verdict = judge(check, app)
-                if verdict.status == "missed":
-                    app.close()
-                    app = bench.open(target, at=at)
+                app = afresh(app)
             verdicts[check.id] = verdict
         return Judged([verdicts[check.id] for check in checks], app.manner.notes, app.base)
     finally:

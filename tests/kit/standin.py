@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import secrets
 import threading
 import time
@@ -14,7 +15,7 @@ from shared.offline import Fault, OfflineModel, answer
 
 
 class StandIn:
-    """Serves OfflineModel; `answers(text)` tells whether a text carries something that it said."""
+    """Serves OfflineModel; `said(text)` tells which of its answers a text carries."""
 
     def __init__(self) -> None:
         self._nonce = f"nonce-{secrets.token_hex(4)}"
@@ -31,9 +32,9 @@ class StandIn:
     def _say(self, messages: list[dict[str, Any]]) -> str:
         return f"{answer(messages)} {self._nonce}-{next(self._count)}"
 
-    def answers(self, text: str) -> bool:
-        """Tell whether this text carries an answer of the stand-in, whatever it is wrapped in."""
-        return self._nonce in text
+    def said(self, text: str) -> set[str]:
+        """Return the marks of the stand-in's answers that a text carries, whatever they are wrapped in."""
+        return set(re.findall(rf"{self._nonce}-\d+", text))
 
     def next(self, *faults: Fault) -> None:
         """Let the next calls go wrong."""

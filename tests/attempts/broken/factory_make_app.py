@@ -1,0 +1,40 @@
+# cannot be judged: no FastAPI object named app; found: the function make_app (FILE:make_app is right)
+import math
+import os
+import time
+from collections import defaultdict
+
+from fastapi import Depends, FastAPI, Header, HTTPException
+from openai import AsyncOpenAI
+from pydantic import BaseModel
+
+
+class ChatRequest(BaseModel):
+    message: str
+
+
+def make_app() -> FastAPI:
+    app = FastAPI()
+    client = AsyncOpenAI()
+    keys = os.getenv("API_KEY", "dev-key-change-in-production").split(",")
+    times_by_key = defaultdict(list)
+
+    async def rate_limit(x_api_key: str | None = Header(default=None)):
+        if x_api_key not in keys:
+            raise HTTPException(status_code=401, detail="Invalid API key")
+        now = time.time()
+        times = times_by_key[x_api_key]
+        times[:] = [t for t in times if now - t < 60]
+        if len(times) >= 10:
+            wait = math.ceil(60 - (now - times[0]))
+            raise HTTPException(status_code=429, detail="Too many requests", headers={"Retry-After": str(wait)})
+        times.append(now)
+
+    @app.post("/v1/chat", dependencies=[Depends(rate_limit)])
+    async def chat(request: ChatRequest):
+        completion = await client.chat.completions.create(
+            model="gpt-4o-mini", messages=[{"role": "user", "content": request.message}]
+        )
+        return {"response": completion.choices[0].message.content}
+
+    return app
