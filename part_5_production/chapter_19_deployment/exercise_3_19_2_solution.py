@@ -19,6 +19,7 @@ import math
 import time
 import uuid
 from array import array
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -112,12 +113,14 @@ class RateLimiter:
         """Say where a key stands without counting anything."""
         now = self._clock()
         times = self._hits.get(key)
-        if times is None and len(self._hits) >= self.max_keys:
-            used, since = self.limit, next(iter(self._hits.values()))[-1]  # a new key waits for the first idle one
-        else:
-            recent = [t for t in times or () if now - t < self.window_s]
-            used, since = len(recent), min(recent, default=now - self.window_s)
-        return Window(self.limit, self.window_s, self.limit - used, max(0.0, self.window_s - (now - since)))
+        if times is not None:
+            free = bisect_left(times, True, key=lambda t: now - t < self.window_s)
+            oldest = times[free] if free < self.limit else now - self.window_s
+        elif len(self._hits) < self.max_keys:
+            free, oldest = self.limit, now - self.window_s
+        else:  # a new key waits until the first of the others is idle
+            free, oldest = 0, next(iter(self._hits.values()))[-1]
+        return Window(self.limit, self.window_s, free, self.window_s - (now - oldest))
 
     def _forget_idle(self, now: float) -> None:
         while self._hits:

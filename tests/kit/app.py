@@ -7,9 +7,9 @@ import contextlib
 import dataclasses
 import json
 import re
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +17,7 @@ import httpx
 from tests.kit.clock import Clock
 from tests.kit.contract import NotChecked
 from tests.kit.standin import StandIn
-from tests.kit.target import KEYS, CannotRun, Process, Starter, Target
+from tests.kit.target import KEYS, PATIENCE_S, CannotRun, Process, Starter, Target, last_lines
 
 ANSWER_S = 10.0
 DEFAULT_KEYS = ("dev-key-change-in-production", "dev-key")
@@ -77,6 +77,7 @@ class Manner:
     header: str = "X-API-Key"
     keys: tuple[str, ...] = ()
     checks_keys: bool = False
+    routes: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
 
 
@@ -171,9 +172,10 @@ class App:
 class Bench:
     """Where targets are judged: one stand-in model, one starter; give it back with `close`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, patience_s: float = PATIENCE_S) -> None:
         self.model = StandIn()
         self.starter = Starter()
+        self._patience_s = patience_s
         self._manners: dict[Target, Manner] = {}
 
     def open(self, target: Target, *, env: dict[str, str] | None = None, at: float | None = None) -> App:
@@ -192,7 +194,7 @@ class Bench:
     def _start(self, target: Target, manner: Manner, env: dict[str, str] | None, at: float | None) -> App:
         if target.url:
             return App(target, target.url, manner)
-        process = self.starter.start(target, model_url=self.model.url, env=env, at=at)
+        process = self.starter.start(target, model_url=self.model.url, env=env, at=at, patience_s=self._patience_s)
         return App(target, f"http://127.0.0.1:{process.port}", manner, process, self.model)
 
     def close(self) -> None:
@@ -220,9 +222,19 @@ def find_manner(app: App) -> Manner:
             if not exchange.status:
                 raise CannotRun(f"POST {manner.path} gave {exchange.text}{_blocked(app)}")
             if exchange.status == 404:
+                there = (
+                    f"found: {', '.join(manner.routes)}"
+                    if manner.routes
+                    else "and there is no /openapi.json to look in"
+                )
                 raise CannotRun(
-                    f"{app.target} has no chat endpoint that the checks can find: POST {manner.path} is a 404.\n"
+                    f"{app.target} has no chat endpoint: POST {manner.path} is a 404; {there}.\n"
                     'The chapter calls it POST /v1/chat, with {"message": "..."}.'
+                )
+            if exchange.status >= 500:
+                raise CannotRun(
+                    f"POST {manner.path} with a plain message is answered {exchange.came()}{_blocked(app)}\n"
+                    + (last_lines(_with_traceback(app)) if app.process else "")
                 )
             if exchange.status in (401, 403):
                 refused = exchange
@@ -246,6 +258,7 @@ def find_manner(app: App) -> Manner:
 def _read_openapi(app: App, manner: Manner) -> None:
     with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
         schema = app._http.get("/openapi.json").json()
+        manner.routes = tuple(f"{m.upper()} {path}" for path, ops in schema["paths"].items() for m in ops)
         posts = {path: ops["post"] for path, ops in schema["paths"].items() if "post" in ops}
         chats = sorted(posts, key=lambda path: (path != "/v1/chat", not path.endswith("/chat"), "chat" not in path))
         if not chats or "chat" not in chats[0]:
@@ -293,6 +306,15 @@ def _candidate_keys(target: Target) -> list[str]:
     return list(dict.fromkeys((*KEYS, ",".join(KEYS), *DEFAULT_KEYS, *written)))[:40]
 
 
+def _with_traceback(app: App) -> str:
+    """Return the output, after giving the traceback of a 500 the moment that it takes to be written."""
+    for _ in range(20):
+        if "Traceback" in app.output():
+            break
+        time.sleep(0.05)
+    return app.output()
+
+
 def _blocked(app: App) -> str:
     if app.process and (blocked := re.search(r"blocked a connection to (\S+):", app.output())):
         return (
@@ -300,8 +322,3 @@ def _blocked(app: App) -> str:
             "OPENAI_BASE_URL (it does so by itself unless base_url is given)."
         )
     return ""
-
-
-def source_of(path: Path) -> str:
-    """Return a file's text, for checks that read."""
-    return path.read_text(encoding="utf-8")

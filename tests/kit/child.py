@@ -47,7 +47,6 @@ def run(job: dict[str, Any], offset: Any) -> None:
     _settle_in(job, offset)
     try:
         app = find_app(load(Path(job["file"])), job["name"], Path(job["file"]).name)
-        faulthandler.cancel_dump_traceback_later()
         serve(app, say)
     except CannotStart as error:
         say(error.report)
@@ -174,6 +173,7 @@ def serve(app: Any, say: Any) -> None:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             if not self.should_exit:
+                faulthandler.cancel_dump_traceback_later()
                 say({"port": listener.getsockname()[1], "pid": os.getpid()})
 
     # IPPROTO_TCP: asyncio turns Nagle off only on sockets that name it, and Nagle costs 40 ms an answer.
@@ -182,7 +182,11 @@ def serve(app: Any, say: Any) -> None:
     # A jump of the clock fires the keep-alive timer: let it be far away.
     config = uvicorn.Config(app, loop="asyncio", http="h11", lifespan="auto", timeout_keep_alive=10**8)
     server = Server(config)
-    server.run(sockets=[listener])
+    try:
+        server.run(sockets=[listener])
+    except SystemExit:  # how some releases of uvicorn say that the lifespan failed
+        if server.started:
+            raise
     if not server.started:
         raise CannotStart("lifespan")
 

@@ -39,13 +39,14 @@ class Target:
     name: str | None = None
     url: str | None = None
     keys: tuple[str, ...] = ()
+    given: str = field(default="", compare=False)  # as the learner typed it
 
     @classmethod
     def parse(cls, text: str, keys: str = "") -> Target:
         """Read `FILE`, `FILE:name` or a URL; raises CannotRun with the next action."""
-        given = tuple(k for k in keys.split(",") if k)
+        known = tuple(k for k in keys.split(",") if k)
         if re.match(r"https?://", text):
-            return cls(url=text.rstrip("/"), keys=given)
+            return cls(url=text.rstrip("/"), keys=known)
         path, name = text, None
         if match := re.fullmatch(r"(.*\.py):(\w+)", text):
             path, name = match.groups()
@@ -57,7 +58,7 @@ class Target:
             raise CannotRun(f"no such file: {path}" + (f" (there: {', '.join(near)})" if near else ""))
         if file.suffix != ".py":
             raise CannotRun(f"{path} is not a Python file: MINE takes a .py file, FILE.py:name or a URL")
-        return cls(file=file, name=name, keys=given)
+        return cls(file=file, name=name, keys=known, given=path)
 
     def __str__(self) -> str:
         if self.url:
@@ -164,12 +165,12 @@ class Starter:
             "patience_s": patience_s - 1,
         }
         pid, status = self._launch(job)
-        report = _await(Path(job["ready"]), status, patience_s)
+        report, ended = _await(Path(job["ready"]), status, patience_s)
         process = Process(pid, report.get("port", 0), clock, folder, status)
         if "port" not in report:
             output = process.output()
             process.stop()
-            raise CannotRun(in_words(report, target, output, status.code, patience_s))
+            raise CannotRun(in_words(report, target, output, ended, patience_s))
         return process
 
     def _launch(self, job: dict[str, Any]) -> tuple[int, Exited]:
@@ -250,32 +251,36 @@ def in_words(report: dict[str, Any], target: Target, output: str, code: int | No
             found, factories = report["found"], report["factories"]
             words = f"no FastAPI object named '{report['wanted']}' in {file}"
             if found:
-                return f"{words}; found: {', '.join(found)}.\nSay which one: MINE={file}:{found[0]}"
+                return f"{words}; found: {', '.join(found)}.\nSay which one: MINE={target.given or file}:{found[0]}"
             if factories:
-                return f"{words}; found the factory {factories[0]}().\nSay so: MINE={file}:{factories[0]}"
-            return f"{words}, and no other app or factory.\nThe checks need: app = FastAPI()"
+                return (
+                    f"{words}; found the factory {factories[0]}().\nSay so: MINE={target.given or file}:{factories[0]}"
+                )
+            return f"{words}, and no other app or factory either.\nThe checks need one: app = FastAPI()"
         case "factory":
             return f"{report['name']}() in {file} stopped: {report['message']}"
         case "not-an-app":
             return f"'{report['name']}' in {file} is a {report['message']}, not an app"
         case "lifespan":
-            return f"{file} was imported, but the app failed while starting up:\n{_last_lines(output)}"
+            return f"{file} was imported, but the app failed while starting up:\n{last_lines(output)}"
     if code is not None:
-        return f"{file} ended (exit status {code}) before the app was up:\n{_last_lines(output)}"
+        return f"{file} ended (exit status {code}) before the app was up:\n{last_lines(output)}"
     busy = re.findall(rf'File "[^"]*{re.escape(file)}", line (\d+)', output)
     where = f", at line {busy[0]}" if busy else ""
-    return f"{file} was still busy after {patience_s:.0f} s{where}: does something wait or loop while it is imported?"
+    phase = "started" if "Waiting for application startup" in output else "imported"
+    return f"{file} was still busy after {patience_s:.0f} s{where}: does something wait or loop while it is {phase}?"
 
 
-def _await(ready: Path, status: Exited, patience_s: float) -> dict[str, Any]:
+def _await(ready: Path, status: Exited, patience_s: float) -> tuple[dict[str, Any], int | None]:
+    """Return what the target says of itself, and its exit status if it ended without a word."""
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline:
         ended = status.wait(0.005)
         if ready.exists():
-            return dict(json.loads(ready.read_text(encoding="utf-8")))
+            return dict(json.loads(ready.read_text(encoding="utf-8"))), None
         if ended:
-            return {}
-    return {}
+            return {}, status.code
+    return {}, None
 
 
 def _kill(pid: int, sig: int) -> None:
@@ -291,7 +296,8 @@ def _tail(path: Path, size: int = 1_000_000) -> str:
         return file.read().decode("utf-8", "backslashreplace")
 
 
-def _last_lines(output: str, count: int = 4) -> str:
+def last_lines(output: str, count: int = 4) -> str:
+    """Return the end of an output, to be read in a report."""
     lines = [line for line in output.splitlines() if line.strip()]
     return "\n".join(f"  | {line[:200]}" for line in lines[-count:]) or "  | (it printed nothing)"
 

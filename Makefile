@@ -1,0 +1,69 @@
+# Everything is one line of `python -m tests ...`, which is also what to type where there is no make.
+# The first use of a target makes a virtual environment (PINS=book: one with the versions printed in the book).
+
+PYTHON ?= python3
+PINS   ?= today
+VENV   := $(if $(filter book,$(PINS)),.venv-book,.venv)
+LEARN  := $(if $(filter book,$(PINS)),part_5_production/chapter_19_deployment/requirements.txt,requirements.txt)
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help run demo list check hint check-all exam serve bench
+.DEFAULT_GOAL := help
+
+help:
+	@echo "Chapter 19, Deployment and Scaling: solutions that run, and checks for yours"
+	@echo
+	@echo "  make run EX=19.2.3             run one exercise (SERVE=1 keeps it up)"
+	@echo "  make demo                      run all that are ready, one after the other"
+	@echo "  make list                      the 21 exercises, and which are ready"
+	@echo "  make check EX=19.2.3           check our solution"
+	@echo "  make check EX=19.2.3 MINE=my_app.py[:app]            check yours (REPLAY=1 shows the failing request)"
+	@echo "  make check EX=19.2.3 MINE=http://127.0.0.1:8000 KEY=my-key"
+	@echo "  make hint EX=19.2.3            what to look at next (LEVEL=1, 2 or 3; CHECK=retry-after)"
+	@echo "  make check-all                 everything: references, attempts, unit tests; one table (PINS=book)"
+	@echo "  make exam [EX=19.2.3]          examine the checks: attempts three times over, and mutants"
+	@echo "  make bench EX=19.2.3           measure, side by side in one run (EX=startup; WRITE=1 into the README)"
+	@echo
+	@echo "No API key and no Docker needed. EX is 19.2.3, 3_19_2 or a file's name."
+
+run: $(VENV)/ready
+	@$(PY) -m tests run $(call needs,EX) $(if $(SERVE),--serve)
+
+serve: $(VENV)/ready
+	@$(PY) -m tests run $(call needs,EX) --serve
+
+demo: $(VENV)/ready
+	@$(PY) -m tests demo
+
+list: $(VENV)/ready
+	@$(PY) -m tests list
+
+check: $(VENV)/ready
+	@$(PY) -m tests check $(call needs,EX) $(if $(MINE),--mine "$(MINE)") $(if $(KEY),--key "$(KEY)") $(if $(REPLAY),--replay)
+
+hint: $(VENV)/ready
+	@$(PY) -m tests hint $(call needs,EX) $(if $(LEVEL),--level $(LEVEL)) $(if $(CHECK),--check $(CHECK))
+
+check-all: $(VENV)/ready-for-tests
+	@$(PY) -m tests check-all
+
+exam: $(VENV)/ready-for-tests
+	@$(PY) -m tests exam $(EX) $(if $(SEED),--seed $(SEED))
+
+bench: $(VENV)/ready-for-tests
+	@$(PY) -m tests bench $(call needs,EX) $(if $(WRITE),--write)
+
+needs = $(or $($(1)),$(error say which exercise: make $(MAKECMDGOALS) $(1)=19.2.3))
+
+$(VENV)/ready: $(LEARN)
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed, this is %d.%d: make PYTHON=python3.12 ...' % sys.version_info[:2])"
+	@echo "installing $(LEARN) into $(VENV) (once) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -r $(LEARN) $(if $(filter book,$(PINS)),$(shell grep '^pytest==' requirements.txt))
+	@touch $@
+
+$(VENV)/ready-for-tests: $(VENV)/ready tests/requirements.txt
+	@echo "installing tests/requirements.txt into $(VENV) (once) ..."
+	@$(PIP) -r tests/requirements.txt
+	@touch $@
