@@ -1,4 +1,4 @@
-# cannot be judged: still busy importing when the time was up (the loop in line 20)
+# cannot be judged: still busy importing when the time was up (the loop in line 19)
 import os
 
 from fastapi import FastAPI

@@ -1,4 +1,4 @@
-# accepted: a LangGraph agent answers (a thread per conversation); the limit is an exception that a handler turns into 429
+# accepted: a LangGraph agent answers, one thread per conversation; the limit is an exception that a handler makes a 429
 import math
 import os
 import time

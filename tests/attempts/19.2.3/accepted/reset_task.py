@@ -1,7 +1,8 @@
-# accepted: a background task empties all counters once a minute (asyncio.sleep), so the timer must see the clock move
+# accepted: a background task empties the counters at every full minute (asyncio.sleep), so timers must follow the clock
 import asyncio
 import math
 import os
+import time
 from collections import Counter
 from contextlib import asynccontextmanager, suppress
 
@@ -12,21 +13,21 @@ from pydantic import BaseModel
 KEYS = os.getenv("API_KEY", "dev-key-change-in-production").split(",")
 
 counters: Counter[str] = Counter()
-next_reset = 0.0
 
 
-async def reset_every_minute():
-    global next_reset
-    loop = asyncio.get_running_loop()
+def seconds_to_full_minute() -> float:
+    return 60 - time.time() % 60
+
+
+async def reset_every_full_minute():
     while True:
+        await asyncio.sleep(seconds_to_full_minute())
         counters.clear()
-        next_reset = loop.time() + 60
-        await asyncio.sleep(60)
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI):
-    task = asyncio.create_task(reset_every_minute())
+    task = asyncio.create_task(reset_every_full_minute())
     yield
     task.cancel()
     with suppress(asyncio.CancelledError):
@@ -45,8 +46,8 @@ async def take_one(x_api_key: str | None = Header(default=None)):
     if x_api_key not in KEYS:
         raise HTTPException(status_code=401, detail="Invalid API key")
     if counters[x_api_key] >= 10:
-        seconds = max(1, math.ceil(next_reset - asyncio.get_running_loop().time()))
-        raise HTTPException(status_code=429, detail="Come back soon", headers={"Retry-After": str(seconds)})
+        wait = math.ceil(seconds_to_full_minute())
+        raise HTTPException(status_code=429, detail="Come back soon", headers={"Retry-After": str(wait)})
     counters[x_api_key] += 1
 
 

@@ -4,7 +4,7 @@ import os
 import time
 from collections import defaultdict
 
-from fastapi import Depends, FastAPI, Header, HTTPException
+from fastapi import FastAPI, Header, HTTPException
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
