@@ -112,8 +112,9 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
             raise HTTPException(499, "the client closed the connection")
         return task.result()
     finally:
-        gone.cancel()
         task.cancel()
+        gone.cancel()
+        await asyncio.wait((task, gone))  # what was cancelled ends before its caller goes on
 
 
 async def _hung_up(request: Request) -> None:
