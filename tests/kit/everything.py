@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import sys
@@ -18,11 +19,9 @@ HOUSE = "house"
 def run_everything() -> int:
     """Run all tests and print the table; with CI=true a skip is a failure."""
     table = Table()
-    try:
-        import hypothesis  # noqa: F401
-        import xdist  # type: ignore[import-untyped]  # noqa: F401
-    except ModuleNotFoundError as error:
-        print(f"check-all needs tests/requirements.txt: {error.name} is not installed", file=sys.stderr)
+    missing = [name for name in ("xdist", "hypothesis") if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"check-all needs tests/requirements.txt: {', '.join(missing)} not installed", file=sys.stderr)
         return 2
     status = int(pytest.main(["-q", "-n", str(os.cpu_count() or 1), "--no-header", "--dist", "worksteal"], [table]))
     print(f"\n{table}\n")
