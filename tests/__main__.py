@@ -43,6 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     command("check-all", "references, attempts and unit tests; one table", check_all)
     sub = command("exam", "examine the checks: attempts three times over, and mutants", exam, exercise="optional")
     sub.add_argument("--seed", type=int, help="repeat one order")
+    sub.add_argument("--only", choices=("attempts", "mutants"), help="one half of the exam")
     command("bench", "measure, side by side in one run", bench, exercise="required").add_argument(
         "--write", action="store_true", help="write the figures into the chapter's README"
     )
@@ -124,7 +125,7 @@ def exam(args: argparse.Namespace) -> int:
     """Examine the checks themselves."""
     from tests.kit.exam import run_exam
 
-    return run_exam(find(args.exercise) if args.exercise else None, args.seed)
+    return run_exam(find(args.exercise) if args.exercise else None, args.seed, args.only)
 
 
 def bench(args: argparse.Namespace) -> int:
