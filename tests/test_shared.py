@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -434,3 +436,19 @@ def test_a_server_without_a_key_refuses_to_start_and_names_both_remedies() -> No
     assert run.returncode != 0
     assert "OPENAI_API_KEY is not set" in run.stderr
     assert "OFFLINE=1" in run.stderr
+
+
+def test_the_books_own_way_to_serve_works_in_the_chapters_folder(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", f"{SCRIPT.stem}:create_app", "--factory", "--port", str(port)]
+    with subprocess.Popen(command, cwd=FOLDER, env=os.environ | {"OFFLINE": "1"}, stderr=subprocess.PIPE) as server:
+        try:
+            transport = httpx.HTTPTransport(retries=8)  # connection attempts, with growing pauses: 30 s in all
+            with httpx.Client(transport=transport, base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+                assert http.get("/health").json() == {"status": "healthy"}
+                key = {"X-API-Key": DEFAULT_API_KEY}
+                assert http.post("/v1/chat", json={"message": "2 + 2"}, headers=key).json()["response"].endswith("= 4")
+        finally:
+            server.terminate()

@@ -76,14 +76,15 @@ def examine_mutants(exercise: Exercise) -> int:
     """Run the unit tests and then the contract against every mutant; returns how many live without a reason."""
     every = mutants(exercise.path.read_text(encoding="utf-8"))
     excused = reasons(exercise.id)
+    living = set()
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool, Bench() as bench:
-        living = [
-            m for m, lives in zip(every, pool.map(lambda m: survives(exercise, m, bench), every), strict=True) if lives
-        ]
-    unexplained = [mutant.name for mutant in living if mutant.name not in excused]
-    stale = set(excused) - {mutant.name for mutant in living}
-    for name in unexplained:
-        print(f"  LIVES {name}")
+        for mutant, lives in zip(every, pool.map(lambda m: survives(exercise, m, bench), every), strict=True):
+            if lives:
+                living.add(mutant.name)
+                reason = excused.get(mutant.name)
+                print(f"  lives {mutant.name}\n        {reason or 'NO REASON GIVEN'}", flush=True)
+    unexplained = living - set(excused)
+    stale = set(excused) - living
     for name in sorted(stale):
         print(f"  STALE a reason for a mutant that is caught or gone: {name}")
     caught = len(every) - len(living)
