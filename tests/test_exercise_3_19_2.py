@@ -139,18 +139,33 @@ def test_idle_keys_are_forgotten_when_a_new_one_comes(limiter: RateLimiter, cloc
     assert limiter.window("busy").remaining == 9
 
 
+def test_the_key_that_was_accepted_last_is_forgotten_last(limiter: RateLimiter, clock: FakeClock) -> None:
+    for key in ("busy", "idle", "busy"):
+        limiter.hit(key)
+        clock.now += 30
+    limiter.hit("new")
+    assert len(limiter) == 2, "busy came first, but idle was idle first"
+
+
+def test_a_known_key_whose_hits_are_old_stands_like_a_new_one(limiter: RateLimiter, clock: FakeClock) -> None:
+    limiter.hit("a")
+    clock.now += 60
+    assert limiter.window("a") == Window(10, 60.0, 10, 0.0)
+
+
 def test_abuse_a_flood_of_keys_stays_within_the_cap_and_lets_nobody_start_over(clock: FakeClock) -> None:
     limiter = RateLimiter(2, 60.0, max_keys=3, clock=clock)
     for key in "abc":
-        clock.now += 1
+        clock.now -= 5
         assert limiter.hit(key)
+        clock.now += 6
         assert limiter.hit(key)
     assert not any(limiter.hit(f"flood-{n}") for n in range(1000))
     assert len(limiter) == 3
     assert not limiter.hit("a"), "an active key must not be forgotten"
     assert limiter.window("flood").remaining == 0
     assert limiter.window("flood").retry_after_s == 58, "the first key goes idle 60 s after its last hit"
-    assert limiter.window("b").retry_after_s == 59
+    assert limiter.window("b").retry_after_s == 53, "a known key waits for its own oldest hit"
     clock.now += 58
     assert limiter.hit("flood")
     assert len(limiter) == 3
