@@ -90,6 +90,7 @@ def install() -> _Offset:
 
 def install_datetime() -> None:
     """Patch `datetime` and `date`, after the libraries are imported: some derive classes of their own from them."""
+    from pydantic_core import core_schema
 
     class AnyDatetime(type):
         def __instancecheck__(cls, value: object) -> bool:
@@ -113,7 +114,7 @@ def install_datetime() -> None:
 
         @classmethod
         def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-            return handler.generate_schema(RealDatetime)
+            return core_schema.datetime_schema()
 
     class AnyDate(type):
         def __instancecheck__(cls, value: object) -> bool:
@@ -129,7 +130,7 @@ def install_datetime() -> None:
 
         @classmethod
         def __get_pydantic_core_schema__(cls, source: Any, handler: Any) -> Any:
-            return handler.generate_schema(RealDate)
+            return core_schema.date_schema()
 
     MovedDatetime.__name__ = MovedDatetime.__qualname__ = "datetime"
     MovedDate.__name__ = MovedDate.__qualname__ = "date"
