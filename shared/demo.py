@@ -100,8 +100,8 @@ async def play(create_app: Callable[..., FastAPI], settings: Settings, steps: It
             say(f"  came  {response.status_code}  {response.text}")
             for name in step.show:
                 say(f"        {name}: {response.headers.get(name, '-')}")
-            with_fields = response.headers.get("content-type", "").startswith("application/json")
-            last = response.json() if with_fields and isinstance(response.json(), dict) else last
+            is_json = response.content and response.headers.get("content-type", "").startswith("application/json")
+            last = response.json() if is_json and isinstance(response.json(), dict) else last
 
 
 def say(line: str) -> None:
