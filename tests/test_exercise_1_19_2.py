@@ -11,25 +11,24 @@ import pytest
 from exercise_1_19_2_solution import (
     ConversationIndex,
     Conversations,
-    FinishedTurns,
     UnknownConversation,
     create_app,
+    keep_only,
+    main,
+    newest,
     shown,
 )
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 from langchain_core.messages import AIMessage, HumanMessage, SystemMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, MessagesState, StateGraph
 
 from shared.config import Settings
 from shared.offline import Fault, OfflineModel
 
 ALICE, BOB = {"X-API-Key": "key-a"}, {"X-API-Key": "key-b"}
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 # ---------------------------------------------------------------- the index
@@ -81,7 +80,8 @@ def test_nothing_is_shown_twice_or_skipped_while_conversations_come_and_go(
     index = ConversationIndex()
     for n in range(15):
         index.record("ann", f"old{n}")
-    untouched, seen, after = {f"old{n}" for n in range(15)}, [], None
+    untouched, after = {f"old{n}" for n in range(15)}, None
+    seen: list[str] = []
     for number in range(100):
         page = index.page("ann", limit=limit, after=after, order="desc" if newest_first else "asc")
         seen += page.ids
@@ -162,11 +162,12 @@ class Talk:
 
     def __init__(self, durability: Any = "async") -> None:
         self.model, self.conversations, self.durability = Model(), Conversations(), durability
+        self.saver = InMemorySaver()
         graph = StateGraph(MessagesState).add_node("model", self.model).add_edge(START, "model")
-        self.graph = graph.compile(checkpointer=self.conversations.checkpoints)
+        self.graph = graph.compile(checkpointer=self.saver)
 
     async def say(self, text: str, owner: str = "ann", conversation_id: str = "c") -> None:
-        async with self.conversations.turn(owner, conversation_id) as thread_id:
+        async with self.conversations.turn(self.saver, owner, conversation_id) as thread_id:
             config: Any = {"configurable": {"thread_id": thread_id}}
             await self.graph.ainvoke({"messages": [HumanMessage(text)]}, config, durability=self.durability)
 
@@ -214,7 +215,8 @@ async def test_a_turn_that_is_cancelled_never_happened(talk: Talk) -> None:
     turn = asyncio.create_task(talk.say("second"))
     for _ in range(20):
         await asyncio.sleep(0)
-    assert await talk.said() == ["first", "answer 1"]  # who reads meanwhile sees what was finished
+    if talk.durability == "exit":  # as `ask` has it: who reads meanwhile sees what was finished
+        assert await talk.said() == ["first", "answer 1"]
     turn.cancel()
     with pytest.raises(asyncio.CancelledError):
         await turn
@@ -223,15 +225,45 @@ async def test_a_turn_that_is_cancelled_never_happened(talk: Talk) -> None:
     assert await talk.said() == ["first", "answer 1", "third", "answer 3"]
 
 
+def held(saver: InMemorySaver) -> int:
+    """Return the bytes of all that a saver holds; checkpoints, values and pending writes."""
+    saved = [*saver.blobs.values()]
+    saved += [
+        part for ns in saver.storage.values() for all_ in ns.values() for one in all_.values() for part in one[:2]
+    ]
+    saved += [write[2] for writes in saver.writes.values() for write in writes.values()]
+    return sum(len(data) for _, data in saved)
+
+
 @pytest.mark.anyio
-async def test_memory_grows_with_the_messages_and_not_with_their_square() -> None:
-    talk, sizes = Talk("exit"), {}
-    for turn in range(1, 101):
+async def test_memory_grows_with_the_messages_and_not_with_their_square(talk: Talk) -> None:
+    sizes = {}
+    for turn in range(1, 81):
         await talk.say("q" * 80)
-        sizes[turn] = sum(len(saved[1]) for saved in talk.conversations.checkpoints._finished.values())
-    assert len(talk.conversations.checkpoints._finished) == 1
-    assert not talk.conversations.checkpoints._running
-    assert (sizes[100] - sizes[50]) == pytest.approx(sizes[50] - sizes[1], rel=0.05)
+        sizes[turn] = held(talk.saver)
+        assert [len(checkpoints) for checkpoints in talk.saver.storage["ann/c"].values()] == [1]
+        assert len(talk.saver.writes) <= 1
+    assert sizes[80] - sizes[40] == pytest.approx(sizes[40], rel=0.1)
+    assert len(talk.saver.blobs) < 6
+
+
+@pytest.mark.anyio
+async def test_what_a_failed_or_a_cancelled_turn_saved_is_dropped(talk: Talk) -> None:
+    await talk.say("first")
+    before = held(talk.saver)
+    talk.model.fail = True
+    for name in ("c", "new"):
+        with pytest.raises(RuntimeError):
+            await talk.say("second", conversation_id=name)
+    talk.model.hold = asyncio.Event()
+    for name in ("c", "new"):
+        turn = asyncio.create_task(talk.say("third", conversation_id=name))
+        await asyncio.sleep(0.001)
+        turn.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await turn
+    assert held(talk.saver) == before
+    assert set(talk.saver.storage) == {"ann/c"}
 
 
 @pytest.mark.anyio
@@ -240,13 +272,13 @@ async def test_deleting_forgets_both_halves_after_the_turns_that_were_there_firs
     talk.model.hold = asyncio.Event()
     turn = asyncio.create_task(talk.say("first"))
     await asyncio.sleep(0)
-    deletion = asyncio.create_task(talk.conversations.delete("ann", "c"))
+    deletion = asyncio.create_task(talk.conversations.delete(talk.saver, "ann", "c"))
     talk.model.hold.set()
     await asyncio.gather(turn, deletion)
     assert await talk.said() == []
     assert talk.conversations.index.page("ann").ids == ()
     with pytest.raises(UnknownConversation):
-        await talk.conversations.delete("ann", "c")
+        await talk.conversations.delete(talk.saver, "ann", "c")
     await talk.say("again")
     assert await talk.said() == ["again", "answer 1"]
 
@@ -257,21 +289,27 @@ async def test_a_conversation_that_makes_room_leaves_no_checkpoint() -> None:
     talk.conversations.index.max_per_owner = 2
     for name in ("one", "two", "three"):
         await talk.say("hello", conversation_id=name)
-    assert set(talk.conversations.checkpoints._finished) == {"ann/two", "ann/three"}
+    assert set(talk.saver.storage) == {key[0] for key in talk.saver.blobs} == {"ann/two", "ann/three"}
     assert not talk.conversations._locks
 
 
 @pytest.mark.anyio
-async def test_outside_a_turn_and_within_subgraphs_nothing_is_kept() -> None:
-    talk, config = Talk(), {"configurable": {"thread_id": "loose"}}
-    await talk.graph.ainvoke({"messages": [HumanMessage("hello")]}, config)  # type: ignore[arg-type]
-    assert not talk.conversations.checkpoints._finished
-    saver = FinishedTurns()
-    inner: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": "child:1"}}
-    with saver.turn("t"):
-        saver.put(inner, {"id": "1"}, {}, {})  # type: ignore[typeddict-item]
-    assert saver.get_tuple({"configurable": {"thread_id": "t"}}) is None
-    assert saver.get_tuple(inner) is None
+async def test_what_subgraphs_saved_goes_and_other_threads_stay() -> None:
+    talk = Talk()
+    await talk.say("hello", conversation_id="other")
+    await talk.say("hello")
+    others = {key for key in talk.saver.blobs if key[0] == "ann/other"}
+    inner: Any = {"configurable": {"thread_id": "ann/c", "checkpoint_ns": "child:1"}}
+    checkpoint: Any = {"id": "1", "channel_values": {"x": 1}, "channel_versions": {"x": 1}}
+    talk.saver.put(inner, checkpoint, {}, {"x": 1})
+    keep_only(talk.saver, "ann/c", newest(talk.saver, "ann/c"))
+    assert not any(key[1] for key in talk.saver.blobs)
+    assert await talk.said() == ["hello", "answer 1"]
+    keep_only(talk.saver, "ann/c", "not there")
+    keep_only(talk.saver, "never was", None)
+    assert set(talk.saver.blobs) == others
+    assert set(talk.saver.storage) == {"ann/other"}
+    assert newest(talk.saver, "never was") is None
 
 
 def test_system_and_tool_messages_are_not_shown() -> None:
@@ -287,8 +325,8 @@ def test_system_and_tool_messages_are_not_shown() -> None:
 class Service:
     """The app with two keys, over HTTP in this process, and its model."""
 
-    def __init__(self, http: httpx.AsyncClient, model: OfflineModel, conversations: Conversations) -> None:
-        self.http, self.model, self.conversations = http, model, conversations
+    def __init__(self, app: FastAPI, http: httpx.AsyncClient, model: OfflineModel) -> None:
+        self.app, self.http, self.model = app, http, model
 
     async def chat(self, message: str, conversation_id: str | None = None, key: Any = ALICE) -> httpx.Response:
         body = {"message": message} | ({"conversation_id": conversation_id} if conversation_id else {})
@@ -300,14 +338,14 @@ class Service:
 
 @contextlib.asynccontextmanager
 async def open_service() -> AsyncIterator[Service]:
-    model, conversations = OfflineModel(), Conversations()
+    model = OfflineModel()
     transport: Any = httpx.AsyncClient(transport=httpx.ASGITransport(model))
     client = openai.AsyncOpenAI(api_key="k", base_url="http://model/v1", http_client=transport, max_retries=0)
     settings = Settings(openai_api_key="k", api_keys=("key-a", "key-b"))
-    app = create_app(settings, client=client, conversations=conversations)
+    app = create_app(settings, client=client)
     transport = httpx.ASGITransport(app)
     async with app.router.lifespan_context(app), httpx.AsyncClient(transport=transport, base_url="http://t") as http:
-        yield Service(http, model, conversations)
+        yield Service(app, http, model)
     await client.close()
 
 
@@ -399,9 +437,8 @@ async def test_a_model_that_fails_leaves_no_ghost_and_no_half_turn() -> None:
         await service.chat("three", "real")
         said = [message["content"] for message in (await service.get("/real")).json()["messages"]]
         assert said[::2] == ["one", "three"]
-        assert set(service.conversations.checkpoints._finished) == {
-            service.conversations.thread_id(owner, "real") for owner in service.conversations.index._kept
-        }
+        saver: Any = (await service.app.state.agent.graph()).checkpointer
+        assert [thread_id.rpartition("/")[2] for thread_id in saver.storage] == ["real"]
 
 
 @pytest.mark.anyio
@@ -426,3 +463,11 @@ async def test_five_new_conversations_between_two_pages_change_nothing_on_the_se
         second = (await service.get(f"?limit=3&after={first['last_id']}")).json()
         assert first["conversations"] + second["conversations"] == [f"old{n}" for n in (5, 4, 3, 2, 1, 0)]
         assert (first["has_more"], second["has_more"]) == (True, False)
+
+
+def test_the_script_plays_its_transcript_in_plain_ascii(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert out.isascii()
+    assert "Your name is Ada" in out
+    assert '404  {"detail":"no such conversation"}' in out

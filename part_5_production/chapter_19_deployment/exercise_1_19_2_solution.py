@@ -23,27 +23,25 @@ import time
 import uuid
 import weakref
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from fastapi import FastAPI, Query, Request
 from fastapi.responses import JSONResponse
-from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint, CheckpointMetadata, CheckpointTuple
 
 import find_shared  # noqa: F401  (makes shared/ importable from any directory)
 from shared import demo
-from shared.agent import ask, build_agent
+from shared.agent import Reply, ask
 from shared.api import Caller, ChatRequest, ChatResponse, base_app, unless_gone
 from shared.config import Settings
 
 if TYPE_CHECKING:
     from langchain_core.messages import BaseMessage
-    from langchain_core.runnables import RunnableConfig
+    from langgraph.checkpoint.memory import InMemorySaver
     from openai import AsyncOpenAI
 
-__all__ = ["Conversation", "ConversationIndex", "Conversations", "FinishedTurns", "Page", "UnknownConversation"]
+__all__ = ["Conversation", "ConversationIndex", "Conversations", "Page", "UnknownConversation", "keep_only"]
 
 PAGE_SIZE, MAX_PAGE_SIZE = 20, 100
 MAX_PER_OWNER = 1_000  # the conversation that was idle for longest makes room
@@ -132,103 +130,37 @@ class ConversationIndex:
         return Page(tuple(row.id for row in rows[:limit]), has_more=len(rows) > limit)
 
 
-class FinishedTurns(BaseCheckpointSaver[int]):
-    """A LangGraph checkpointer that keeps one checkpoint per thread: the state after its last finished turn.
-
-    What the graph saves within `turn(thread_id)` is kept if the turn ends well, and is dropped otherwise and outside.
-    So a thread takes the room of its messages, once. Limit: no way back to earlier states, no interrupts.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._running: dict[str, tuple[Checkpoint, CheckpointMetadata] | None] = {}
-        self._finished: dict[str, tuple[str, bytes]] = {}
-
-    @contextlib.contextmanager
-    def turn(self, thread_id: str) -> Iterator[None]:
-        """Keep what the graph saves for this thread inside the block, unless the block raises."""
-        self._running[thread_id] = None
-        try:
-            yield
-            if (newest := self._running[thread_id]) is not None:
-                self._finished[thread_id] = self.serde.dumps_typed(newest)
-        finally:
-            del self._running[thread_id]
-
-    def get_tuple(self, config: "RunnableConfig") -> CheckpointTuple | None:
-        """Return the state after the last finished turn, also to those who look while the next one runs."""
-        thread_id, namespace = config["configurable"]["thread_id"], config["configurable"].get("checkpoint_ns", "")
-        saved = None if namespace else self._finished.get(thread_id)
-        if saved is None:
-            return None
-        checkpoint, metadata = self.serde.loads_typed(saved)
-        return CheckpointTuple(_config(thread_id, checkpoint["id"]), checkpoint, metadata, None, [])
-
-    def put(
-        self, config: "RunnableConfig", checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: Any
-    ) -> "RunnableConfig":
-        """Hold the newest state of the running turn, not yet serialized; subgraphs need not be remembered."""
-        thread_id, namespace = config["configurable"]["thread_id"], config["configurable"].get("checkpoint_ns", "")
-        if namespace == "" and thread_id in self._running:
-            self._running[thread_id] = checkpoint, metadata
-        return _config(thread_id, checkpoint["id"], namespace)
-
-    def put_writes(
-        self, config: "RunnableConfig", writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = ""
-    ) -> None:
-        """Do nothing: these are for resuming in the middle of a turn."""
-
-    def delete_thread(self, thread_id: str) -> None:
-        """Forget a thread; an unknown one is no error."""
-        self._finished.pop(thread_id, None)
-
-    async def aget_tuple(self, config: "RunnableConfig") -> CheckpointTuple | None:
-        """Like get_tuple: nothing here waits."""
-        return self.get_tuple(config)
-
-    async def aput(self, *args: Any) -> "RunnableConfig":
-        """Like put."""
-        return self.put(*args)
-
-    async def aput_writes(self, *args: Any) -> None:
-        """Like put_writes."""
-
-    async def adelete_thread(self, thread_id: str) -> None:
-        """Like delete_thread."""
-        self.delete_thread(thread_id)
-
-
-def _config(thread_id: str, checkpoint_id: str, namespace: str = "") -> "RunnableConfig":
-    return {"configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}}
-
-
 class Conversations:
-    """Keeps the index and the checkpoints in step: both know a conversation, or neither does.
+    """Keeps the index and LangGraph's in-memory saver in step: both know a conversation, or neither does.
 
     One turn at a time: two parallel turns would both start from the same history, and one would be lost.
     """
 
-    def __init__(self, index: ConversationIndex | None = None, checkpoints: FinishedTurns | None = None) -> None:
+    def __init__(self, index: ConversationIndex | None = None) -> None:
         self.index = index or ConversationIndex()
-        self.checkpoints = checkpoints or FinishedTurns()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     @contextlib.asynccontextmanager
-    async def turn(self, owner: str, conversation_id: str) -> AsyncIterator[str]:
+    async def turn(self, saver: "InMemorySaver", owner: str, conversation_id: str) -> AsyncIterator[str]:
         """Wait for one's turn and yield the thread id; what happens inside counts if it ends well, or not at all."""
         thread_id = self.thread_id(owner, conversation_id)
         async with self._lock(thread_id):
-            with self.checkpoints.turn(thread_id):
+            before = newest(saver, thread_id)
+            try:
                 yield thread_id
-            if evicted := self.index.record(owner, conversation_id):
-                self.checkpoints.delete_thread(self.thread_id(owner, evicted))
+            except BaseException:
+                keep_only(saver, thread_id, before)
+                raise
+            keep_only(saver, thread_id, newest(saver, thread_id))
+            if idle := self.index.record(owner, conversation_id):
+                keep_only(saver, self.thread_id(owner, idle), None)
 
-    async def delete(self, owner: str, conversation_id: str) -> None:
+    async def delete(self, saver: "InMemorySaver", owner: str, conversation_id: str) -> None:
         """Forget a conversation, after the turns that were there first; raises UnknownConversation."""
         thread_id = self.thread_id(owner, conversation_id)
         async with self._lock(thread_id):
             self.index.remove(owner, conversation_id)
-            self.checkpoints.delete_thread(thread_id)
+            keep_only(saver, thread_id, None)
 
     def thread_id(self, owner: str, conversation_id: str) -> str:
         """Return the agent's name for it: the same id under two keys is two conversations."""
@@ -236,6 +168,33 @@ class Conversations:
 
     def _lock(self, thread_id: str) -> asyncio.Lock:
         return self._locks.setdefault(thread_id, asyncio.Lock())  # lives as long as someone holds or awaits it
+
+
+def newest(saver: "InMemorySaver", thread_id: str) -> str | None:
+    """Return the id of a thread's newest checkpoint; ids grow with time."""
+    return max(saver.storage[thread_id][""], default=None) if thread_id in saver.storage else None
+
+
+def keep_only(saver: "InMemorySaver", thread_id: str, checkpoint_id: str | None) -> None:
+    """Drop all of a thread's checkpoints but one (None: that one too), with the values that only they refer to.
+
+    Looks at this thread alone; the saver's own delete_thread goes through the values of all threads.
+    """
+    namespaces = saver.storage.get(thread_id, {})
+    kept = _versions(saver, namespaces[""][checkpoint_id]) if checkpoint_id in namespaces.get("", {}) else {}
+    for namespace, checkpoints in namespaces.items():
+        for old in [each for each in checkpoints if each != checkpoint_id]:
+            versions = _versions(saver, checkpoints.pop(old))
+            saver.writes.pop((thread_id, namespace, old), None)
+            for channel, version in versions.items():
+                if kept.get(channel) != version:
+                    saver.blobs.pop((thread_id, namespace, channel, version), None)
+    if not kept:
+        saver.storage.pop(thread_id, None)
+
+
+def _versions(saver: "InMemorySaver", saved: tuple[Any, ...]) -> dict[str, Any]:
+    return cast(dict[str, Any], saver.serde.loads_typed(saved[0])["channel_versions"])
 
 
 def shown(messages: "Sequence[BaseMessage]") -> list[dict[str, str]]:
@@ -249,17 +208,24 @@ def create_app(
 ) -> FastAPI:
     """Add the list, the history and the deletion to the chat; all of them need a key and see that key's own."""
     conversations = conversations or Conversations()
-    app = base_app(settings, client, build=partial(build_agent, checkpointer=conversations.checkpoints))
+    app = base_app(settings, client)
 
     @app.exception_handler(UnknownConversation)
     async def not_found(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": "no such conversation"}, 404)
 
+    async def saver(request: Request) -> Any:
+        return (await request.app.state.agent.graph()).checkpointer
+
     @app.post("/v1/chat")
     async def chat(request: Request, body: ChatRequest, caller: Caller) -> ChatResponse:
         conversation_id = body.conversation_id or uuid.uuid4().hex
-        async with conversations.turn(caller, conversation_id) as thread_id:
-            reply = await unless_gone(request, ask(request.app.state.agent, body.message, thread_id))
+
+        async def turn() -> Reply:
+            async with conversations.turn(await saver(request), caller, conversation_id) as thread_id:
+                return await ask(request.app.state.agent, body.message, thread_id)
+
+        reply = await unless_gone(request, turn())
         return ChatResponse(response=reply.text, conversation_id=conversation_id)
 
     @app.get("/v1/conversations")
@@ -276,15 +242,14 @@ def create_app(
     @app.get("/v1/conversations/{conversation_id}")
     async def get_conversation(request: Request, conversation_id: str, caller: Caller) -> dict[str, Any]:
         graph = await request.app.state.agent.graph()
-        thread_id = conversations.thread_id(caller, conversation_id)
-        state = await graph.aget_state({"configurable": {"thread_id": thread_id}})
-        known = conversations.index.get(caller, conversation_id)
+        known = conversations.index.get(caller, conversation_id)  # first: the saver makes room for any id it is asked
+        state = await graph.aget_state({"configurable": {"thread_id": conversations.thread_id(caller, known.id)}})
         messages = shown(state.values.get("messages", []))
         return {"id": known.id, "created_at": int(known.created_at), "messages": messages}
 
     @app.delete("/v1/conversations/{conversation_id}", status_code=204)
-    async def delete_conversation(conversation_id: str, caller: Caller) -> None:
-        await conversations.delete(caller, conversation_id)
+    async def delete_conversation(request: Request, conversation_id: str, caller: Caller) -> None:
+        await conversations.delete(await saver(request), caller, conversation_id)
 
     return app
 
