@@ -7,7 +7,7 @@ from the agent's state: `agent.get_state()`, here its async form `graph.aget_sta
   conversation is not refused but unknown: there is one 404, and nothing to guess.
 * Pages follow the order of creation, which never changes. A page number would show an item twice when a new one comes.
 * A turn counts when it has ended. A failed model call leaves no conversation in the list and no half turn in it.
-* LangGraph's own in-memory saver keeps a copy of the whole history for every turn: 400 turns take 200 times the text.
+* LangGraph's in-memory saver keeps the whole history once for every turn: 70 MB after 400 turns with 0.2 MB of text.
   One checkpoint per conversation is enough to go on talking.
 
 Run it:    python exercise_1_19_2_solution.py             (--serve keeps it up)
