@@ -114,7 +114,7 @@ def spoken(app: App, exchange: Exchange, messages: list[str]) -> list[tuple[str,
     for leaf in leaves(exchange.json()):
         for message in messages:
             if message in leaf.text:
-                found.append(("answer" if app.model.answers(leaf.text) else "question", message, leaf))
+                found.append(("answer" if app.model.said(leaf.text) else "question", message, leaf))
     return found
 
 

@@ -90,6 +90,7 @@ class App:
         self.target, self.base, self.manner = target, base, manner
         self.process, self._model = process, model
         self.used = False
+        self.starter: Starter | None = None
         self._http = httpx.Client(base_url=base, timeout=ANSWER_S, limits=httpx.Limits(max_keepalive_connections=0))
 
     @property
@@ -200,7 +201,9 @@ class Bench:
         if target.url:
             return App(target, target.url, manner)
         process = self.starter.start(target, model_url=self.model.url, env=env, at=at, patience_s=self._patience_s)
-        return App(target, f"http://127.0.0.1:{process.port}", manner, process, self.model)
+        app = App(target, f"http://127.0.0.1:{process.port}", manner, process, self.model)
+        app.starter = self.starter
+        return app
 
     def close(self) -> None:
         """End what was started."""

@@ -77,7 +77,7 @@ def _settle_in(job: dict[str, Any], offset: Any) -> None:
     if hasattr(__import__("time"), "tzset"):
         __import__("time").tzset()
     os.chdir(job["folder"])
-    sys.path[:] = [job["folder"], *(p for p in sys.path if Path(p or ".").resolve() != HERE)]
+    sys.path[:] = [job["folder"], *job["path"], *(p for p in sys.path if Path(p or ".").resolve() != HERE)]
     sys.argv = [job["file"]]
     offset.clock = Clock(Path(job["clock"]))
     sys.addaudithook(only_loopback)

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,12 @@ KEYS = ("check-key-a", "check-key-b")
 
 
 class CannotRun(Exception):
-    """Nothing could be judged, and what to do about it. Never the same as "wrong"."""
+    """Nothing could be judged, and what to do about it. Never the same as "wrong".
+
+    `output` is what a target printed before it gave up.
+    """
+
+    output = ""
 
 
 @dataclass(frozen=True)
@@ -133,13 +139,16 @@ class Starter:
         env: Mapping[str, str] | None = None,
         at: float | None = None,
         patience_s: float = PATIENCE_S,
+        dotenv: str | None = None,
     ) -> Process:
         """Start a file's app and wait until its lifespan has begun; raises CannotRun in the learner's words.
 
         `env` is added to the allow-list; a None-like empty value removes a variable. `at` sets the app's clock.
+        With `dotenv` a copy of the file is started in an empty folder, beside a `.env` of this text ("" for no `.env`).
         """
         assert target.file
         folder = Path(tempfile.mkdtemp(prefix="check-"))
+        file = target.file if dotenv is None else copy_alone(target.file, folder / "alone", dotenv)
         clock = Clock(folder / "clock")
         if at is not None:
             clock.advance(at - time.time())
@@ -155,9 +164,10 @@ class Starter:
         }
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         job: dict[str, Any] = {
-            "file": str(target.file),
+            "file": str(file),
             "name": target.name,
-            "folder": str(target.file.parent),
+            "folder": str(file.parent),
+            "path": [] if dotenv is None else [str(target.file.parent)],
             "env": {name: value for name, value in (kept | given).items() if value},
             "clock": str(clock.path),
             "ready": str(folder / "ready.json"),
@@ -170,7 +180,9 @@ class Starter:
         if "port" not in report:
             output = process.output()
             process.stop()
-            raise CannotRun(in_words(report, target, output, ended, patience_s))
+            cannot = CannotRun(in_words(report, target, output, ended, patience_s))
+            cannot.output = output
+            raise cannot
         return process
 
     def _launch(self, job: dict[str, Any]) -> tuple[int, Exited]:
@@ -218,6 +230,14 @@ class Starter:
             zygote.wait(5)
             self._listener.join(5)
             zygote.stdout.close()
+
+
+def copy_alone(file: Path, folder: Path, dotenv: str) -> Path:
+    """Copy a file into a new folder, with a `.env` beside it unless that is empty; returns the copy."""
+    folder.mkdir()
+    if dotenv:
+        (folder / ".env").write_text(dotenv, encoding="utf-8")
+    return Path(shutil.copy(file, folder))
 
 
 def in_words(report: dict[str, Any], target: Target, output: str, code: int | None, patience_s: float) -> str:
@@ -303,6 +323,4 @@ def last_lines(output: str, count: int = 4) -> str:
 
 
 def _remove(folder: Path) -> None:
-    import shutil
-
     shutil.rmtree(folder, ignore_errors=True)
