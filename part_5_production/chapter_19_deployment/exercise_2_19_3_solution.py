@@ -252,9 +252,7 @@ def read_dotenv(file: Path) -> tuple[dict[str, Given], list[str]]:
         original = each.original.string
         line = each.original.line + original[: len(original) - len(original.lstrip())].count("\n")
         if each.error or (each.key and each.value is None):
-            problems.append(
-                f"line {line} of {file.name} is not of the form NAME=value, or a quotation mark is not closed"
-            )
+            problems.append(f"{file.name}, line {line} is not NAME=value, or a quotation mark is not closed")
         elif each.key and each.value is not None:
             value = "" if each.value.startswith("#") else each.value  # `NAME= # comment`, in older versions
             given[each.key] = Given(value, f"{file.name}, line {line}")
