@@ -85,7 +85,9 @@ def test_every_setting_can_be_given() -> None:
     assert (config.environment, config.host, config.port) == ("production", "0.0.0.0", 80)
 
 
-def test_it_is_frozen() -> None:
+def test_what_is_read_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Given("a", "b").text = "c"  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
         Config.from_environment(SET).port = 1  # type: ignore[misc]
 
