@@ -130,16 +130,23 @@ class App:
         return self.manner.keys[1]
 
     def send(
-        self, method: str, path: str, *, key: str | None = None, body: Any = None, headers: dict[str, str] | None = None
+        self,
+        method: str,
+        path: str,
+        *,
+        key: str | None = None,
+        body: Any = None,
+        content: bytes | None = None,
+        headers: dict[str, str] | None = None,
     ) -> Exchange:
-        """Send one request; never raises for what the app does."""
+        """Send one request, with a body as JSON or with bytes as they are; never raises for what the app does."""
         sent = dict(headers or {})
         if key is not None:
             sent = {self.manner.header: key if self.manner.header != "Authorization" else f"Bearer {key}", **sent}
         self.used = True
         try:
             try:
-                response = self._http.request(method, path, json=body, headers=sent)
+                response = self._http.request(method, path, json=body, content=content, headers=sent)
             except (httpx.ReadError, httpx.RemoteProtocolError):
                 if method != "GET":
                     raise  # uvicorn hangs up after an error that nobody handled: only what changes nothing is repeated
