@@ -15,6 +15,7 @@ import hmac
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
+from http.client import responses
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Depends, FastAPI, HTTPException, Request, Security
@@ -98,6 +99,11 @@ async def require_api_key(
     if found is None:
         raise HTTPException(401, "send a valid key in the X-API-Key header", {"WWW-Authenticate": "ApiKey"})
     return found
+
+
+def may_answer(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Describe in OpenAPI the errors that an endpoint can answer with, besides FastAPI's own 422."""
+    return {status: {"description": responses[status]} for status in statuses}
 
 
 Caller = Annotated[str, Depends(require_api_key)]

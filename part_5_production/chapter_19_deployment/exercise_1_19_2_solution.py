@@ -33,7 +33,7 @@ from fastapi.responses import JSONResponse
 import find_shared  # noqa: F401  (makes shared/ importable from any directory)
 from shared import demo
 from shared.agent import Reply, ask
-from shared.api import Caller, ChatRequest, ChatResponse, base_app, unless_gone
+from shared.api import Caller, ChatRequest, ChatResponse, base_app, may_answer, unless_gone
 from shared.config import Settings
 
 if TYPE_CHECKING:
@@ -217,7 +217,7 @@ def create_app(
     async def saver(request: Request) -> Any:
         return (await request.app.state.agent.graph()).checkpointer
 
-    @app.post("/v1/chat")
+    @app.post("/v1/chat", responses=may_answer(400, 401, 502, 503, 504))
     async def chat(request: Request, body: ChatRequest, caller: Caller) -> ChatResponse:
         conversation_id = body.conversation_id or uuid.uuid4().hex
 
@@ -228,7 +228,7 @@ def create_app(
         reply = await unless_gone(request, turn())
         return ChatResponse(response=reply.text, conversation_id=conversation_id)
 
-    @app.get("/v1/conversations")
+    @app.get("/v1/conversations", responses=may_answer(401, 404))
     async def list_conversations(
         caller: Caller,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE_SIZE)] = PAGE_SIZE,
@@ -239,7 +239,7 @@ def create_app(
         first_id, last_id = (page.ids[0], page.ids[-1]) if page.ids else (None, None)
         return {"conversations": page.ids, "first_id": first_id, "last_id": last_id, "has_more": page.has_more}
 
-    @app.get("/v1/conversations/{conversation_id}")
+    @app.get("/v1/conversations/{conversation_id}", responses=may_answer(401, 404))
     async def get_conversation(request: Request, conversation_id: str, caller: Caller) -> dict[str, Any]:
         graph = await request.app.state.agent.graph()
         known = conversations.index.get(caller, conversation_id)  # first: the saver makes room for any id it is asked
@@ -247,7 +247,7 @@ def create_app(
         messages = shown(state.values.get("messages", []))
         return {"id": known.id, "created_at": int(known.created_at), "messages": messages}
 
-    @app.delete("/v1/conversations/{conversation_id}", status_code=204)
+    @app.delete("/v1/conversations/{conversation_id}", status_code=204, responses=may_answer(401, 404))
     async def delete_conversation(request: Request, conversation_id: str, caller: Caller) -> None:
         await conversations.delete(await saver(request), caller, conversation_id)
 

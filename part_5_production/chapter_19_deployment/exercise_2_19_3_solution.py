@@ -34,7 +34,7 @@ from pydantic import SecretStr
 import find_shared  # noqa: F401  (makes shared/ importable from any directory)
 from shared import demo
 from shared.agent import ask
-from shared.api import Caller, ChatRequest, ChatResponse, base_app, unless_gone
+from shared.api import Caller, ChatRequest, ChatResponse, base_app, may_answer, unless_gone
 from shared.config import Settings
 
 if TYPE_CHECKING:
@@ -284,13 +284,13 @@ def create_app(config: Config | None = None, *, client: "AsyncOpenAI | None" = N
     app = base_app(as_settings(config), client)
     app.debug = config.debug
 
-    @app.post("/v1/chat")
+    @app.post("/v1/chat", responses=may_answer(400, 401, 502, 503, 504))
     async def chat(request: Request, body: ChatRequest, caller: Caller) -> ChatResponse:
         conversation_id = body.conversation_id or uuid.uuid4().hex
         reply = await unless_gone(request, ask(request.app.state.agent, body.message, f"{caller}/{conversation_id}"))
         return ChatResponse(response=reply.text, conversation_id=conversation_id)
 
-    @app.get("/v1/config")
+    @app.get("/v1/config", responses=may_answer(401))
     async def configuration(caller: Caller) -> dict[str, Any]:
         return asdict(config)  # secrets become asterisks on their way to JSON
 
