@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -97,6 +98,18 @@ def test_nothing_is_shown_twice_or_skipped_while_conversations_come_and_go(
                 index.record("ann", f"new{number}-{n}")
     assert len(seen) == len(set(seen))
     assert untouched <= set(seen)
+
+
+def test_an_owner_keeps_a_thousand_and_at_least_one() -> None:
+    index = ConversationIndex()
+    made_room = [index.record("ann", f"c{n}") for n in range(1002)]
+    assert made_room == [None] * 1000 + ["c0", "c1"]
+    with pytest.raises(ValueError, match="positive"):
+        ConversationIndex(max_per_owner=0)
+    assert ConversationIndex(max_per_owner=1).record("ann", "one") is None
+    for frozen in (index.get("ann", "c2"), index.page("ann")):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            frozen.id = "x"  # type: ignore[misc, union-attr]
 
 
 def test_a_turn_in_an_old_conversation_moves_nothing_in_the_list() -> None:
@@ -421,6 +434,17 @@ async def test_an_invented_id_is_limited_in_length_and_alphabet(invented: str) -
     async with open_service() as service:
         answer = await service.http.post("/v1/chat", json={"message": "hi", "conversation_id": invented}, headers=ALICE)
         assert answer.status_code == 422
+        assert (await service.get("")).json()["conversations"] == []
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "content", [b'{"message": "\\ud800"}', b'{"message": NaN}', b"[" * 20_000, b"\xff", b"", b"null"]
+)
+async def test_bodies_that_no_json_can_repeat_are_the_clients_mistake(content: bytes) -> None:
+    async with open_service() as service:
+        headers = {**ALICE, "Content-Type": "application/json"}
+        assert (await service.http.post("/v1/chat", content=content, headers=headers)).status_code in (400, 422)
         assert (await service.get("")).json()["conversations"] == []
 
 
