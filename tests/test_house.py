@@ -9,10 +9,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from exercise_2_19_3_solution import Config
 
 from tests.chapter import EXERCISES, FOLDER, ROOT, markdown
 from tests.kit import readme
@@ -213,7 +215,7 @@ def pins(name: str) -> list[str]:
 
 def test_every_setting_is_in_the_example_and_the_reverse() -> None:
     source = (ROOT / "shared" / "config.py").read_text(encoding="utf-8")
-    read = set(re.findall(r'get\("([A-Z_]+)"', source))
+    read = set(re.findall(r'get\("([A-Z_]+)"', source)) | {each.name.upper() for each in fields(Config)}
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     assert read == set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
 
