@@ -165,6 +165,10 @@ def test_a_file_in_another_encoding_is_a_problem_and_no_crash(tmp_path: Path) ->
     assert found == [".env is not UTF-8 text: save it as UTF-8 (Windows PowerShell writes UTF-16)"]
 
 
+def test_a_file_that_cannot_be_read_is_a_problem_and_no_crash(tmp_path: Path) -> None:
+    assert problems(SET, tmp_path) == [f"{tmp_path.name} cannot be read: Is a directory"]
+
+
 def test_a_good_file_gives_names_values_and_places(tmp_path: Path) -> None:
     found, wrong = read_dotenv(dotenv(tmp_path, "A=1\n\nB=two words\n"))
     assert found == {"A": Given("1", ".env, line 1"), "B": Given("two words", ".env, line 3")}
@@ -264,6 +268,13 @@ def test_what_is_for_development_is_refused_in_production(change: dict[str, str]
     (found,) = problems(PRODUCTION | change)
     assert found.startswith(words)
     assert problems(SET | change) == []
+
+
+def test_a_key_that_is_wrong_is_not_called_the_default_as_well() -> None:
+    (found,) = problems(PRODUCTION | {"API_KEY": "a b"})
+    assert found.startswith("API_KEY (environment) holds a space")
+    two = problems(PRODUCTION | {"OFFLINE": "x", "DEBUG": "x"})
+    assert [line.partition(" ")[0] for line in two] == ["OFFLINE", "DEBUG"]
 
 
 def test_production_accepts_keys_of_sixteen_characters() -> None:

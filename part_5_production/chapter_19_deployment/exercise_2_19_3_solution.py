@@ -190,6 +190,7 @@ class Config:
                 try:
                     values[each.name] = each.metadata["parse"](value)
                 except ValueError as error:
+                    values[each.name] = None  # given, and known to be wrong
                     problems.insert(0 if required else len(problems), f"{name} ({found.where}) {error}")
         problems += misspelt(given, [each.name.upper() for each in fields(cls)])
         if values.get("environment") == "production":
@@ -202,10 +203,11 @@ class Config:
 def unfit_for_production(values: Mapping[str, Any]) -> list[str]:
     """Say which of the given values are for development only."""
     problems = []
-    keys = values["api_key"].get_secret_value().split(",") if "api_key" in values else [DEFAULT_API_KEY]
+    api_key = values.get("api_key", SecretStr(DEFAULT_API_KEY))
+    keys = api_key.get_secret_value().split(",") if api_key else []
     if DEFAULT_API_KEY in keys:
         problems.append(f"API_KEY is the default, which everybody knows; production needs one of your own: {NEW_KEY}")
-    elif min(map(len, keys)) < SHORTEST_API_KEY:
+    elif any(len(key) < SHORTEST_API_KEY for key in keys):
         problems.append(f"API_KEY holds a key shorter than {SHORTEST_API_KEY} characters; make a longer one: {NEW_KEY}")
     if values.get("offline"):
         problems.append("OFFLINE=1 is refused in production: a stand-in must not answer customers")
@@ -246,6 +248,8 @@ def read_dotenv(file: Path) -> tuple[dict[str, Given], list[str]]:
         content = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
         return {}, [f"{file.name} is not UTF-8 text: save it as UTF-8 (Windows PowerShell writes UTF-16)"]
+    except OSError as error:
+        return {}, [f"{file.name} cannot be read: {error.strerror}"]
     given: dict[str, Given] = {}
     problems = []
     for each in dotenv.parser.parse_stream(io.StringIO(content)):
