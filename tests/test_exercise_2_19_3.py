@@ -364,7 +364,8 @@ def test_no_complaint_ever_shows_a_value(env: dict[str, str]) -> None:
         assert not any(value in told for value in env.values())
         assert "zq" not in told
     else:
-        assert env.get("OPENAI_API_KEY", "") not in repr(config)
+        shown = repr(dataclasses.replace(config, openai_model="", host=""))  # these two may be alike
+        assert "zq" not in shown
 
 
 def test_secrets_are_in_no_repr_str_log_or_json(caplog: pytest.LogCaptureFixture) -> None:
