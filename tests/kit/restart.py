@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -48,11 +49,14 @@ def run_script(app: App, env: Mapping[str, str], dotenv: str = "") -> tuple[int 
     with tempfile.TemporaryDirectory(prefix="check-") as folder:
         file = copy_alone(app.target.file, Path(folder) / "alone", dotenv)
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
-        path = {"PYTHONPATH": str(app.target.file.parent), "OPENAI_BASE_URL": app.model.url, "PYTHONUNBUFFERED": "1"}
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = str(free.getsockname()[1])
+        path = {"PYTHONPATH": str(app.target.file.parent), "PYTHONUNBUFFERED": "1"}
+        given = {"OPENAI_BASE_URL": app.model.url, "PORT": port}
         script = subprocess.Popen(
             [sys.executable, str(file)],
             cwd=file.parent,
-            env={name: value for name, value in (kept | path | dict(env)).items() if value},
+            env={name: value for name, value in (kept | path | given | dict(env)).items() if value},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
