@@ -77,6 +77,10 @@ def test_what_passes_and_what_is_refused(text: str, kind: str) -> None:
     assert kind_of(text) == kind
 
 
+def test_variation_selectors_are_invisible_and_their_neighbours_are_not() -> None:
+    assert [invisible(character) for character in "\ufdfd\ufe00\ufe0f\ufe10"] == [False, True, True, False]
+
+
 def test_a_message_comes_out_trimmed_and_composed_and_otherwise_as_it_was() -> None:
     assert checked(" \ncafe\u0301  au lait ") == "caf\u00e9  au lait"
     assert checked(FAMILY) == FAMILY
@@ -94,6 +98,8 @@ def test_accents_without_end_are_refused_before_they_cost_anything() -> None:
         assert kind_of("\u0301\u0316" * (length // 2) + "e" * (length % 2)) == kind
     with pytest.raises(PydanticCustomError, match="has 40000 characters"):
         checked("e\u0301" * 20_000)  # not composed: that would say 20000
+    with pytest.raises(PydanticCustomError, match="has 4002 characters"):
+        checked("e\u0301" * 2001)
     with pytest.raises(PydanticCustomError, match="has 2000 characters"):
         checked("e\u0301" * 2000)
 
@@ -139,6 +145,8 @@ def problems_of(body: Any) -> list[tuple[str, str]]:
         ({"message": "hi"}, []),
         ({"message": "hi", "conversation_id": None}, []),
         ({"message": "hi", "conversation_id": "a-Z_9"}, []),
+        ({"message": "hi", "conversation_id": "a"}, []),
+        ({"message": "hi", "conversation_id": "a" * 64}, []),
         ({}, [("#/message", "missing")]),
         ({"message": None}, [("#/message", "string_type")]),
         ({"message": 42}, [("#/message", "string_type")]),
