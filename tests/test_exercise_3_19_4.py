@@ -179,7 +179,7 @@ def test_one_alert_per_five_minutes_and_the_next_says_how_many_were_suppressed(
     assert monitor.check() == [] and monitor.report()["error_rate"]["suppressed"] == 3
     clock.now += 0.001
     (alert,) = play(monitor, "x")
-    assert alert.suppressed == 3 and str(alert).endswith("; 3 alerts were suppressed")
+    assert alert.suppressed == 3 and str(alert).endswith("; 3 more since the last alert")
     assert monitor.report()["error_rate"]["suppressed"] == 0
     assert play(monitor, "x") == []
 

@@ -79,7 +79,7 @@ class Alert:
             measured = f"{self.value:.0%} of the last {self.samples} requests failed (limit {self.limit:.0%})"
         else:
             measured = f"the last {self.samples} requests took {self.value:.1f} s on average (limit {self.limit:.1f} s)"
-        more = f"; {self.suppressed} alerts were suppressed" if self.suppressed else ""
+        more = f"; {self.suppressed} more since the last alert" if self.suppressed else ""
         return f"alert: {self.issue} is {self.state}: {measured}{more}"
 
 
