@@ -490,6 +490,7 @@ def address() -> Iterator[str]:
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.should_exit = True
     thread.join(10)
+    listener.close()
 
 
 def test_the_page_works_under_its_policy_on_a_phone_and_for_a_screen_reader(browser: Browser, address: str) -> None:
