@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import threading
+import time
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -446,8 +447,8 @@ class Browser:
 
     def open(self, url: str) -> None:
         self("Page.navigate", url=url)
-        while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
-            self.events.append(self._read())
+        while self.run("document.readyState === 'complete' && location.href") != url:
+            time.sleep(0.01)
 
     def run(self, script: str) -> Any:
         return self("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)["result"].get("value")

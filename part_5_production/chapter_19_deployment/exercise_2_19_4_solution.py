@@ -248,9 +248,8 @@ class MetricsMiddleware:
 
         async def watch(message: Message) -> None:
             nonlocal status, ended
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            elif not message.get("more_body"):
+            status = message.get("status", status)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
                 ended = self._clock()
             await send(message)
 

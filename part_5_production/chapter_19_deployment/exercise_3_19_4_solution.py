@@ -185,7 +185,7 @@ class AlertMonitor:
 
     def _measure(self, now: float) -> None:
         recent = [(took_us, failed) for ended, took_us, failed in self._done if now - ended <= self.max_age_s]
-        ages = [now - began for began in self._under_way.values()]
+        ages = [now - began for began in itertools.islice(self._under_way.values(), self.window)]
         hanging = [round(age * 1e6) for age in ages if age > self.mean_limit_s]
         times_us = (hanging + [took_us for took_us, _ in reversed(recent)])[: self.window]
         rate, mean = self._issues.values()
