@@ -398,6 +398,7 @@ def test_the_page_brings_all_it_needs_and_its_policy_allows_nothing_else() -> No
 
 # ---------------------------------------------------------------- in a browser
 
+BROWSER_S = 60.0  # then it is gone, and the test fails
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -418,6 +419,8 @@ class Browser:
         )  # fmt: skip
         os.close(theirs_in)
         os.close(theirs_out)
+        self._patience = threading.Timer(BROWSER_S, self._process.kill)
+        self._patience.start()
         self._ids, self._rest, self.events = itertools.count(1), b"", list[Any]()
         self._session: dict[str, str] = {}
         page = next(t for t in self("Target.getTargets")["targetInfos"] if t["type"] == "page")
@@ -454,6 +457,7 @@ class Browser:
         return self("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)["result"].get("value")
 
     def close(self) -> None:
+        self._patience.cancel()
         self._process.kill()
         self._process.wait()
         os.close(self._in)
@@ -484,8 +488,9 @@ def address() -> Iterator[str]:
     metrics.record_tokens(caller, "uncounted", None)
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
+    listener.listen()  # whoever comes before the server is up waits
     app = create_app(SETTINGS, client=object(), metrics=metrics)  # type: ignore[arg-type]
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off"))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
