@@ -490,7 +490,7 @@ def address() -> Iterator[str]:
     listener.bind(("127.0.0.1", 0))
     listener.listen()  # whoever comes before the server is up waits
     app = create_app(SETTINGS, client=object(), metrics=metrics)  # type: ignore[arg-type]
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", lifespan="off", ws="none"))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", ws="none"))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
