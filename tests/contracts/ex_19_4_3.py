@@ -1,0 +1,447 @@
+"""19.4.3: alerts on the error rate and on the response time, and not too many of them.
+
+Readings accepted: an alert is a log line (or printed line) that says "alert", "error rate" or, as a warning, "response
+time", "latency" or "slow"; or an entry more at a GET endpoint with "alert" in its path. Lines that say resolved,
+suppressed or skipped are none. An alert may take several lines. The average may be that of the last 10 requests, of
+more, or of all. Below ten requests an app may alert or not. A failure is an answer with a status of 500 or more.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from shared.offline import BadRequest
+from tests.kit.app import App, Exchange
+from tests.kit.contract import NotChecked, check, expect
+
+BULLET_1 = "19.4.3 bullet 1"
+BULLET_2 = "19.4.3 bullet 2"
+BULLET_3 = "19.4.3 bullet 3"
+ERRORS = "Sends an alert if error rate exceeds 20% in the last 10 requests"
+SLOW = "Sends an alert if average response time exceeds 10 seconds"
+RARELY = "Rate-limits alerts (no more than 1 alert per 5 minutes for the same issue)"
+
+WRITTEN_S = 0.4
+QUIET_S = 0.05
+ALERT = re.compile(r"alert|(error|failure)[ _-]?rate", re.IGNORECASE)
+WARNING = re.compile(r"warn|error|critical", re.IGNORECASE)
+TOO_SLOW = re.compile(r"response[ _-]?time|latency|slow", re.IGNORECASE)
+NO_ALERT = re.compile(
+    r"resolved|recover|suppress|skip|cool[ _-]?down|throttl|rate[ _-]?limit|\" \d{3} |HTTP/1", re.IGNORECASE
+)
+
+
+class Alerts:
+    """The alerts of an app since this was made."""
+
+    def __init__(self, app: App) -> None:
+        self._app, self._skip = app, len(app.output())
+        self._listed = self._at_endpoint()
+
+    def count(self, *, wait: bool = True) -> int:
+        """Return how many lines (or entries) there are; waits a little for the first one."""
+        deadline, found = time.monotonic() + WRITTEN_S, 0
+        while True:
+            before, found = found, self._in_log() or self._at_endpoint() - self._listed
+            if (found and found == before) or time.monotonic() > deadline or not wait:
+                return found
+            time.sleep(QUIET_S)
+
+    def text(self) -> str:
+        """Return the lines that count as alerts."""
+        return " | ".join(self._lines())[:300] or "no alert"
+
+    def _lines(self) -> list[str]:
+        lines = self._app.output()[self._skip :].splitlines()
+        return [line for line in lines if is_alert(line) and not NO_ALERT.search(line)]
+
+    def _in_log(self) -> int:
+        return len(self._lines())
+
+    def _at_endpoint(self) -> int:
+        schema = self._app.send("GET", "/openapi.json").json() or {}
+        for path, operations in schema.get("paths", {}).items():
+            if "alert" in path.lower() and "get" in operations and "{" not in path:
+                answer = self._app.send("GET", path, key=self._app.key).json()
+                return max((len(found) for found in lists(answer)), default=0)
+        return 0
+
+
+def is_alert(line: str) -> bool:
+    """Tell whether a line says that something is wrong."""
+    return bool(ALERT.search(line) or (WARNING.search(line) and TOO_SLOW.search(line)))
+
+
+def lists(value: Any) -> Iterator[list[Any]]:
+    """Return all the lists in an answer, without what is resolved."""
+    if isinstance(value, list):
+        yield [entry for entry in value if not NO_ALERT.search(json.dumps(entry).replace("suppressed", ""))]
+    elif isinstance(value, dict):
+        for entry in value.values():
+            yield from lists(entry)
+
+
+def work(app: App, count: int) -> None:
+    """Send messages that are answered."""
+    for _ in range(count):
+        exchange = app.chat()
+        if exchange.status != 200:
+            raise NotChecked(f"a plain message was answered {exchange.status or 'not at all'}")
+
+
+@contextmanager
+def broken_model(app: App) -> Iterator[None]:
+    """Let the model answer with an error."""
+
+    def refuse(messages: Any) -> str:
+        raise BadRequest("The stand-in was told to fail.", status=500)
+
+    reply, app.model.model.reply = app.model.model.reply, refuse
+    try:
+        yield
+    finally:
+        app.model.model.reply = reply
+
+
+def fail(app: App, count: int) -> Exchange:
+    """Send messages at which the model fails; return the last exchange."""
+    with broken_model(app), ThreadPoolExecutor(count) as pool:
+        exchanges = list(pool.map(lambda _: app.chat(), range(count)))
+    for exchange in exchanges:
+        if 0 < exchange.status < 500:
+            raise NotChecked(f"when the model fails, your app answers {exchange.status}: nothing looks like an error")
+    return exchanges[-1]
+
+
+def slow(app: App, seconds: float, count: int = 10) -> Exchange:
+    """Send messages that are answered after so many seconds; return the last exchange."""
+    app.model.model.delay_s = 0.4
+    timer = threading.Timer(0.25, app.clock.advance, (seconds,))
+    try:
+        with ThreadPoolExecutor(count) as pool:
+            timer.start()
+            exchanges = list(pool.map(lambda _: app.chat(), range(count)))
+    finally:
+        timer.join()
+        app.model.model.delay_s = 0.0
+    for exchange in exchanges:
+        if exchange.status != 200:
+            raise NotChecked(f"a model that takes {seconds:.0f} s makes your app answer {exchange.status}")
+    return exchanges[-1]
+
+
+def forget(app: App) -> None:
+    """Let ten requests succeed, so that no failure is among the last ten, and then any silence be over."""
+    work(app, 10)
+    app.clock.advance(3600)
+
+
+def calm(app: App) -> Alerts:
+    """Let ten requests succeed, an hour pass, and ten more succeed; return the alerts from then on."""
+    forget(app)
+    work(app, 10)
+    time.sleep(QUIET_S)
+    return Alerts(app)
+
+
+def alerted(app: App) -> int:
+    """Let six of ten requests fail; return how many lines the alert took. Without an alert nothing can be told."""
+    alerts = calm(app)
+    fail(app, 6)
+    if not (lines := alerts.count()):
+        raise NotChecked("6 failures in 10 requests sent no alert that could be limited")
+    return lines
+
+
+def alerts_at_all(app: App) -> None:
+    """Raise NotChecked if not even thirty failures make an alert: another check's matter."""
+    alerts = calm(app)
+    fail(app, 30)
+    if not alerts.count():
+        raise NotChecked("not even 30 failures in a row sent an alert")
+
+
+# ---------------------------------------------------------------- the error rate
+
+
+@check(
+    ERRORS,
+    chapter=BULLET_1,
+    needs={"clock", "llm", "logs"},
+    hints=(
+        "When 6 of the last 10 requests have failed, an alert has to be seen, in the log for one.",
+        "Remember for each request whether it failed, also where an exception is raised, and look after each request.",
+        "recent = deque(maxlen=10); recent.append(failed); if sum(recent) / 10 > 0.2: logger.warning('ALERT ...')",
+    ),
+)
+def error_rate(app: App) -> None:
+    alerts = calm(app)
+    exchange = fail(app, 6)
+    expect(
+        alerts.count() > 0,
+        when="after 20 requests that worked and 6 at which the model failed",
+        expected="an alert: a log line with the word, or an entry at GET /alerts",
+        came=alerts.text(),
+        seen=exchange,
+    )
+
+
+@check(
+    f"{ERRORS}: 20% are not more than 20%",
+    chapter=BULLET_1,
+    needs={"clock", "llm", "logs"},
+    hints=(
+        "Two failures in ten requests are 20%, and that does not exceed 20%.",
+        "Compare with > and not with >=.",
+        "if errors / 10 > 0.20: send_alert(...)",
+    ),
+)
+def error_rate_limit(app: App) -> None:
+    alerts = calm(app)
+    exchange = fail(app, 2)
+    expect(
+        alerts.count() == 0,
+        when="after 8 requests that worked and 2 at which the model failed",
+        expected="no alert: 20% do not exceed 20%",
+        came=alerts.text(),
+        seen=exchange,
+    )
+
+
+@check(
+    f"{ERRORS}: whatever came before these",
+    chapter=BULLET_1,
+    needs={"clock", "llm", "logs"},
+    hints=(
+        "A day of good requests must not hide that the last ten go wrong.",
+        "Keep only the last ten: a counter of all requests and all errors gets slower and slower to react.",
+        "deque(maxlen=10) forgets by itself.",
+    ),
+)
+def last_ten(app: App) -> None:
+    alerts = calm(app)
+    work(app, 30)
+    exchange = fail(app, 3)
+    if not (found := alerts.count()):
+        alerts_at_all(app)
+    expect(
+        found > 0,
+        when="after 50 requests that worked and 3 at which the model failed",
+        expected="an alert: 3 of the last 10 are 30%",
+        came="no alert",
+        seen=exchange,
+    )
+
+
+@check(
+    f"{ERRORS}: failures before these are forgotten",
+    chapter=BULLET_1,
+    needs={"clock", "llm", "logs"},
+    hints=(
+        "Two failures, ten good requests, one failure: in no ten requests there were more than two.",
+        "What happened before the last ten does not count any more.",
+        "deque(maxlen=10) forgets by itself; a list needs recent = recent[-10:].",
+    ),
+)
+def forgotten(app: App) -> None:
+    calm(app)
+    fail(app, 2)
+    work(app, 10)
+    alerts = Alerts(app)
+    exchange = fail(app, 1)
+    expect(
+        alerts.count() == 0,
+        when="after 2 failures, 10 requests that worked and 1 more failure",
+        expected="no alert: 1 of the last 10 is 10%",
+        came=alerts.text(),
+        seen=exchange,
+    )
+
+
+# ---------------------------------------------------------------- the response time
+
+
+@check(
+    SLOW,
+    chapter=BULLET_2,
+    needs={"clock", "llm", "logs"},
+    hints=(
+        "When the answers take 25 seconds on average, an alert has to be seen.",
+        "Measure from the arrival of a request to its answer, and average over the last requests.",
+        "start = time.monotonic(); ...; times.append(time.monotonic() - start); if sum(times) / len(times) > 10: alert",
+    ),
+)
+def response_time(app: App) -> None:
+    forget(app)
+    alerts = Alerts(app)
+    exchange = slow(app, 25)
+    expect(
+        alerts.count() > 0,
+        when="after 10 quick requests and 10 that took 25 s each",
+        expected="an alert: a log line with the word, or an entry at GET /alerts",
+        came=alerts.text(),
+        seen=exchange,
+    )
+
+
+@check(
+    f"{SLOW}: and not before",
+    chapter=BULLET_2,
+    needs={"clock", "llm", "logs"},
+    hints=(
+        "Answers that take 8 seconds are slow, but 8 does not exceed 10.",
+        "Look at the unit: seconds and not milliseconds, and at the average, not at the sum.",
+        "if sum(times) / len(times) > 10.0: send_alert(...)",
+    ),
+)
+def response_time_limit(app: App) -> None:
+    forget(app)
+    alerts = Alerts(app)
+    exchange = slow(app, 8)
+    expect(
+        alerts.count() == 0,
+        when="after 10 requests that took 8 s each",
+        expected="no alert",
+        came=alerts.text(),
+        seen=exchange,
+    )
+
+
+@check(
+    f"{SLOW}: one slow answer among ten is no such average",
+    chapter=BULLET_2,
+    needs={"clock", "llm", "logs"},
+    hints=(
+        "One answer that took 25 seconds and nine quick ones average to 2.5 seconds.",
+        "Compare the average, not the time of the last request, and not the slowest.",
+        "average = sum(times) / len(times)",
+    ),
+)
+def average(app: App) -> None:
+    alerts = calm(app)
+    exchange = slow(app, 25, count=1)
+    expect(
+        alerts.count() == 0,
+        when="after 10 quick requests and one that took 25 s",
+        expected="no alert: the average is far below 10 s",
+        came=alerts.text(),
+        seen=exchange,
+    )
+
+
+# ---------------------------------------------------------------- how often
+
+
+@check(
+    RARELY,
+    chapter=BULLET_3,
+    needs={"clock", "llm", "logs"},
+    hints=(
+        "After an alert there is silence about this issue for five minutes, however long it lasts.",
+        "Remember when you last sent an alert on this issue, and compare before you send.",
+        "if now - last_sent.get('error_rate', -inf) < 300: return",
+    ),
+)
+def once(app: App) -> None:
+    alerted(app)
+    alerts = Alerts(app)
+    for _ in range(2):
+        app.clock.advance(140)
+        exchange = fail(app, 3)
+    expect(
+        alerts.count() == 0,
+        when="3 failures 140 s after an alert on failures, and 3 more after another 140 s",
+        expected="no further alert within 5 minutes",
+        came=alerts.text(),
+        seen=exchange,
+    )
+
+
+@check(
+    f"{RARELY}: after 5 minutes it is said again",
+    chapter=BULLET_3,
+    needs={"clock", "llm", "logs"},
+    hints=(
+        "An issue that lasts is worth another alert after five minutes.",
+        "The silence counts from the last alert that was sent; what was suppressed does not prolong it.",
+        "if now - last_sent[issue] >= 300: send, and only then last_sent[issue] = now",
+    ),
+)
+def again(app: App) -> None:
+    alerted(app)
+    app.clock.advance(150)
+    fail(app, 1)
+    app.clock.advance(155)
+    alerts = Alerts(app)
+    exchange = fail(app, 3)
+    expect(
+        alerts.count() > 0,
+        when="3 more failures, 305 s after an alert on failures",
+        expected="another alert",
+        came=alerts.text(),
+        seen=exchange,
+    )
+
+
+@check(
+    f"{RARELY}: another issue is another matter",
+    chapter=BULLET_3,
+    needs={"clock", "llm", "logs"},
+    hints=(
+        "An alert on slow answers does not silence one on failures.",
+        "Keep the time of the last alert for each issue.",
+        "last_sent: dict[str, float] = {}, with 'error_rate' and 'response_time' as keys.",
+    ),
+)
+def other_issue(app: App) -> None:
+    forget(app)
+    first = Alerts(app)
+    slow(app, 25)
+    if not first.count():
+        raise NotChecked("10 requests of 25 s sent no alert that could silence another one")
+    alerts = Alerts(app)
+    exchange = fail(app, 8)
+    if not (found := alerts.count()):
+        alerts_at_all(app)
+    expect(
+        found > 0,
+        when="8 of 10 requests failed, just after an alert on the response time",
+        expected="an alert on the error rate as well",
+        came="no alert",
+        seen=exchange,
+    )
+
+
+@check(
+    f"{RARELY}: also when fifty fail at the same moment",
+    chapter=BULLET_3,
+    needs={"clock", "llm", "logs"},
+    hints=(
+        "Fifty failures at once are one issue, and make one alert.",
+        "Between looking at the time of the last alert and setting it nothing may be awaited.",
+        "last_sent[issue] = now, and only then: await send(alert)",
+    ),
+)
+def burst(app: App) -> None:
+    lines = alerted(app)
+    alerts = calm(app)
+    exchange = fail(app, 50)
+    alerts.count()
+    time.sleep(QUIET_S)
+    found = alerts.count()
+    if not found:
+        raise NotChecked("50 failures at the same moment sent no alert at all")
+    expect(
+        found <= lines,
+        when="50 requests failed at the same moment",
+        expected="one alert",
+        came=f"{found // lines} alerts: {alerts.text()}",
+        seen=exchange,
+    )
