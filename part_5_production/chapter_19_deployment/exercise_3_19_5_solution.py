@@ -50,7 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["Budget", "Drain", "Gate", "GracefulShutdown", "ShuttingDown", "StopSignals"]
 
 ALWAYS_OPEN = frozenset(("/health", "/ready"))
-ECHO_S = 1.0  # uvicorn's parent passes a signal on to its workers, which may have had it already: up to 0.5 s later
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK")  # the last one is Windows' Ctrl-Break
 
 log = logging.getLogger(__name__)
@@ -224,22 +223,16 @@ async def _refuse(send: Send, error: ShuttingDown) -> None:
 class StopSignals:
     """Stands before the server's own signal handlers: drains first, then hands the signal on.
 
-    A second signal stops the waiting. When the time for cleaning up is over as well, `kill` ends the process. Works
-    with any server that installs its handlers with `signal.signal` before the lifespan starts, as uvicorn does
+    A second signal stops the waiting (in a worker of `--workers` the third: Ctrl-C reaches it directly, and then again
+    through its parent). When the time for cleaning up is over as well, `kill` ends the process. Works with any server
+    that installs its handlers with `signal.signal` before the lifespan starts, as uvicorn does
     (`loop.add_signal_handler` would take the signal away from it for good, and Windows has no such thing).
     """
 
-    def __init__(
-        self,
-        shutdown: GracefulShutdown,
-        budget: Budget,
-        *,
-        kill: Callable[[int], Any] = os._exit,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._shutdown, self._budget, self._kill, self._clock = shutdown, budget, kill, clock
+    def __init__(self, shutdown: GracefulShutdown, budget: Budget, *, kill: Callable[[int], Any] = os._exit) -> None:
+        self._shutdown, self._budget, self._kill = shutdown, budget, kill
         self._servers: dict[int, Any] = {}
-        self._first_at: float | None = None
+        self._echoes = 0 if multiprocessing.parent_process() is None else 1
         self._hurry = asyncio.Event()
         self._draining: asyncio.Task[None] | None = None
 
@@ -260,12 +253,12 @@ class StopSignals:
 
     def stop(self, number: int) -> None:
         """Begin to stop because of this signal; a second one cuts the waiting short."""
-        now = self._clock()
-        if self._first_at is None:
-            self._first_at = now
+        if self._draining is None:
             self._shutdown.request_shutdown()
             self._draining = asyncio.create_task(self._drain(number))
-        elif multiprocessing.parent_process() is None or now - self._first_at > ECHO_S:
+        elif self._echoes:
+            self._echoes -= 1
+        else:
             log.warning("second signal: stopping now")
             self._hurry.set()
 
