@@ -8,6 +8,7 @@ import math
 import random
 import re
 import selectors
+import shutil
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -33,6 +34,7 @@ from exercise_1_19_5_solution import (
     main,
     open_loop,
     percentile,
+    run_hey,
     sender,
     served,
     summarize,
@@ -283,6 +285,17 @@ def test_a_real_server_takes_the_stated_service_time() -> None:
         result = summarize(4, asyncio.run(once(base)))
     assert result.outcomes == {"200": 8}
     assert min(result.p50_s, result.mean_s) >= 0.2
+
+
+@pytest.mark.skipif(not shutil.which("hey"), reason="hey is not installed")
+def test_hey_beside_it_is_read_right() -> None:
+    with served(0.1) as base:
+        answers = run_hey(f"{base}/v1/chat", "dev-key-change-in-production", {"message": "hi"}, 4, 12)
+        refused = run_hey(f"{base}/v1/chat", "wrong", {"message": "hi"}, 1, 2)
+    result = summarize(4, answers)
+    assert (result.outcomes, len(refused)) == ({"200": 12}, 2)
+    assert result.p50_s >= 0.1 and result.max_s < 5
+    assert {answer.outcome for answer in refused} == {"401"}
 
 
 # ---------------------------------------------------------------- the script

@@ -87,6 +87,17 @@ async def test_waiting_ends_with_the_last_request(clock: FakeClock) -> None:
     assert await waiting == Drain(True, 0, 2.0)
 
 
+async def test_waiting_works_for_several_and_again() -> None:
+    shutdown = GracefulShutdown()
+    for _ in range(2):
+        await shutdown.request_started()
+        waiting = [asyncio.create_task(shutdown.wait_for_completion()) for _ in range(2)]
+        await settle()
+        assert not any(wait.done() for wait in waiting)
+        await shutdown.request_finished()
+        assert all([(await wait).finished for wait in waiting])
+
+
 async def test_failure_waiting_ends_at_the_timeout(clock: FakeClock) -> None:
     shutdown = GracefulShutdown(clock=clock)
     await shutdown.request_started()

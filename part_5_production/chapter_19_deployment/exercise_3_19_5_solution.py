@@ -112,28 +112,22 @@ class GracefulShutdown:
         self.active_requests = 0
         self.retry_after_s = retry_after_s
         self._clock = clock
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._cancelled: set[asyncio.Task[Any]] = set()
+        self._cancelled: dict[asyncio.Task[Any] | None, bool] = {}  # the tasks of the requests, and whether by us
         self._shutdown_event = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._idle: asyncio.Event | None = None  # made when somebody waits
 
     async def request_started(self) -> None:
         """Count a request and the task that runs it; raises ShuttingDown once a shutdown is requested."""
         if self.shutdown_requested:
             raise ShuttingDown(self.retry_after_s)
         self.active_requests += 1
-        self._idle.clear()
-        if task := asyncio.current_task():
-            self._tasks.add(task)
+        self._cancelled[asyncio.current_task()] = False
 
     async def request_finished(self) -> None:
         """Count a request out, in the task that has counted it in."""
         self.active_requests -= 1
-        if task := asyncio.current_task():
-            self._tasks.discard(task)
-            self._cancelled.discard(task)
-        if self.active_requests == 0:
+        self._cancelled.pop(asyncio.current_task(), None)
+        if self._idle is not None and self.active_requests == 0:
             self._idle.set()
 
     def request_shutdown(self) -> None:
@@ -148,20 +142,24 @@ class GracefulShutdown:
     async def wait_for_completion(self, timeout: float = 30.0) -> Drain:  # noqa: ASYNC109  (the chapter's name)
         """Wait until no request is left, for `timeout` seconds at most."""
         began = self._clock()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._idle.wait()
+        if self.active_requests:
+            if self._idle is None or self._idle.is_set():
+                self._idle = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._idle.wait()
         return Drain(self.active_requests == 0, self.active_requests, self._clock() - began)
 
     def cancel_remaining(self) -> None:
         """Cancel the requests that are left, each once."""
-        for task in self._tasks - self._cancelled:
-            self._cancelled.add(task)
-            task.cancel()
+        for task, cancelled in self._cancelled.items():
+            if task and not cancelled:
+                self._cancelled[task] = True
+                task.cancel()
 
     def cancelled(self, task: "asyncio.Task[Any] | None") -> bool:
-        """Tell whether a task's cancellation is ours."""
-        return task in self._cancelled
+        """Tell whether a request's cancellation is ours."""
+        return self._cancelled.get(task, False)
 
 
 class Gate:
@@ -184,13 +182,12 @@ class Gate:
         except ShuttingDown as error:
             await _refuse(send, error)
             return
-        begun = events = False
+        start: Message | None = None
 
         async def send_and_let_go(message: Message) -> None:
-            nonlocal begun, events
+            nonlocal start
             if message["type"] == "http.response.start":
-                begun = True
-                events = any(value.startswith(b"text/event-stream") for _, value in message.get("headers", ()))
+                start = message
                 if self.shutdown.shutdown_requested:
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
             await send(message)
@@ -200,9 +197,9 @@ class Gate:
         except asyncio.CancelledError:
             if not self.shutdown.cancelled(asyncio.current_task()):
                 raise
-            if not begun:
+            if start is None:
                 await _refuse(send, ShuttingDown(self.shutdown.retry_after_s))
-            elif events:
+            elif any(value.startswith(b"text/event-stream") for _, value in start.get("headers", ())):
                 await send({"type": "http.response.body", "body": b'event: error\ndata: {"code": "shutting_down"}\n\n'})
         finally:
             await self.shutdown.request_finished()
