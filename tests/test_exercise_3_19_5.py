@@ -584,7 +584,7 @@ async def running(
 async def under_way(model: StandIn, count: int) -> None:
     """Wait until so many calls have reached the model."""
     before = time.monotonic()
-    while len(model.model.calls) < count and time.monotonic() < before + 10:  # noqa: ASYNC110
+    while len(model.model.calls) < count and time.monotonic() < before + 10:  # noqa: ASYNC110  (another thread counts)
         await asyncio.sleep(0.01)
     assert len(model.model.calls) == count
 
