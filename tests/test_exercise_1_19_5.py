@@ -20,10 +20,15 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from exercise_1_19_5_solution import (
+    COST_OF_A_CALL,
     LEVELS,
+    MAX_UNDER_WAY,
     PER_CLIENT,
     REPORT,
+    SERVICE_S,
     SLOWER,
+    TIMEOUT_S,
+    WARM_UP,
     Answer,
     Level,
     chart,
@@ -88,6 +93,12 @@ def server(service_s: float, limit: int = 10**6, stall: tuple[float, float] = (0
         return "200"
 
     return send
+
+
+def test_the_defaults_are_the_stated_ones() -> None:
+    assert LEVELS == (1, 2, 4, 8, 16, 32, 64)
+    assert (PER_CLIENT, WARM_UP, SERVICE_S, SLOWER, TIMEOUT_S) == (15, 3, 0.2, 1.5, 10.0)
+    assert (MAX_UNDER_WAY, COST_OF_A_CALL) == (1_000, 0.0002)
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=200), st.integers(1, 100))

@@ -14,6 +14,15 @@ from typing import Any
 import httpx
 import pytest
 from exercise_2_19_5_solution import (
+    CAPACITY,
+    DRAIN_S,
+    FIRST_GUESS_S,
+    KEEP_S,
+    MAX_FINISHED,
+    MAX_WAIT_S,
+    STOP_S,
+    SWEEP_S,
+    TIMEOUT_S,
     IdempotencyConflict,
     Journal,
     QueuedRequest,
@@ -78,6 +87,13 @@ async def settle() -> None:
 
 async def echo(request: QueuedRequest) -> str:
     return request.message
+
+
+def test_the_defaults_are_the_stated_ones() -> None:
+    stated = (CAPACITY, KEEP_S, MAX_FINISHED, TIMEOUT_S, DRAIN_S, SWEEP_S, STOP_S, MAX_WAIT_S, FIRST_GUESS_S)
+    assert stated == (1_000, 900.0, 10_000, 120.0, 20.0, 1.0, 5.0, 30.0, 1.0)
+    queue = RequestQueue(work=echo)
+    assert (queue.max_concurrent, queue.capacity, queue.service_s) == (5, 1_000, None)
 
 
 # ---------------------------------------------------------------- order
