@@ -231,11 +231,22 @@ async def test_abuse_what_is_foreign_or_unknown_does_not_exist() -> None:
 
 
 class Refused(Exception):
-    code = "model_busy"
+    def __init__(self, code: Any) -> None:
+        self.code = code
 
 
-@pytest.mark.parametrize(("error", "code"), [(Refused(), "model_busy"), (KeyError("x"), "internal_error")])
-async def test_failure_a_request_that_fails_is_reported_with_a_stable_code(error: Exception, code: str) -> None:
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Refused("model_busy"), "model_busy"),
+        (Refused(404), "404"),
+        (Refused(None), "internal_error"),
+        (KeyError("x"), "internal_error"),
+    ],
+)
+async def test_failure_a_request_that_fails_is_reported_with_a_stable_code(
+    error: Exception, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
     async def fail(request: QueuedRequest) -> str:
         raise error
 
@@ -244,6 +255,7 @@ async def test_failure_a_request_that_fails_is_reported_with_a_stable_code(error
             queued = await queue.enqueue("x")
             status = await queue.wait(queued.request_id, 9)
             assert status is not None and (status.status, status.error, status.result) == ("failed", code, None)
+            assert f"request {queued.request_id} failed: {code}" in caplog.text
 
 
 class Crash(BaseException):
@@ -423,6 +435,21 @@ async def test_a_full_line_refuses_and_says_when_a_place_is_free() -> None:
         await desk.end("e", "f")
 
 
+async def test_edge_neither_a_cancelled_request_nor_a_clock_set_back_spoils_the_estimate() -> None:
+    desk, clock = Desk(), Clock()
+    async with RequestQueue(1, work=desk, clock=clock) as queue:
+        slow = await queue.enqueue("slow")
+        await settle()
+        clock.now += 1_000
+        await queue.cancel(slow.request_id)
+        assert queue.service_s is None
+        await queue.enqueue("back")
+        await settle()
+        clock.now -= 500
+        await desk.end("back")
+        assert queue.service_s == 0.0
+
+
 async def test_retry_after_grows_with_the_position_and_is_zero_at_the_end() -> None:
     desk, clock = Desk(), Clock()
     async with RequestQueue(2, work=desk, clock=clock) as queue:
@@ -520,7 +547,7 @@ async def test_leaving_finishes_what_was_accepted() -> None:
         queued = [await queue.enqueue(str(number)) for number in range(5)]
     ends = [await queue.get_status(request.request_id) for request in queued]
     assert [end.result for end in ends if end] == ["0", "1", "2", "3", "4"]
-    with pytest.raises(QueueFull, match="stopping"):
+    with pytest.raises(QueueFull, match="the service is stopping; try again in 20 s"):
         await queue.enqueue("late")
 
 
@@ -567,6 +594,25 @@ async def test_with_a_file_results_outlive_a_restart_until_they_expire(tmp_path:
         assert db.execute("SELECT count(*) FROM requests").fetchone() == (0,)
     db.close()
     assert file.stat().st_mode & 0o077 == 0
+
+
+async def test_edge_the_order_survives_several_restarts(tmp_path: Path) -> None:
+    file, order = tmp_path / "queue.db", []
+
+    async def note(request: QueuedRequest) -> str:
+        order.append(request.message)
+        return ""
+
+    for message in "abc":
+        async with RequestQueue(1, work=note, journal=Journal(file)) as queue:
+            for copy in range(3):
+                await queue.enqueue(f"{message}{copy}")
+            for number, job in enumerate(queue.requests.values()):
+                assert (await queue.get_status(job.request_id) or job).status == "queued", number
+    async with RequestQueue(1, work=note, journal=Journal(file)) as queue:
+        assert [queue._position(job) for job in queue.requests.values()] == list(range(1, 10))
+        await queue.wait(next(reversed(queue.requests)), 9)
+    assert order == [f"{message}{copy}" for message in "abc" for copy in range(3)]
 
 
 async def test_abuse_two_queues_on_one_file_are_refused(tmp_path: Path) -> None:
@@ -676,6 +722,21 @@ async def test_http_a_chat_is_accepted_at_once_and_its_answer_fetched() -> None:
                 "status": "completed",
                 "response": "[stand-in] 6 * 7 = 42",
             }
+
+
+async def test_http_with_a_file_a_result_outlives_the_service(tmp_path: Path) -> None:
+    async with Service(journal=tmp_path / "queue.db") as service:
+        path = (await service.chat()).headers["location"]
+        done = await service.http.get(f"{path}?wait=20")
+    async with Service(journal=tmp_path / "queue.db") as service:
+        assert (await service.http.get(path)).json() == done.json()
+
+
+async def test_http_a_pending_status_says_when_to_ask_again() -> None:
+    async with Service() as service:
+        path = (await service.chat()).headers["location"]
+        pending = await service.http.get(path)
+        assert pending.json()["status"] in ("queued", "processing") and pending.headers["retry-after"] in ("1", "2")
 
 
 async def test_http_a_conversation_goes_on() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging.handlers
 import os
 import signal
@@ -67,6 +68,12 @@ async def test_after_a_shutdown_is_requested_nothing_new_starts() -> None:
         await shutdown.request_started()
     assert (shutdown.active_requests, shutdown.shutdown_requested) == (1, True)
     await waiting
+
+
+def test_the_default_timeout_is_the_chapters() -> None:
+    assert inspect.signature(GracefulShutdown.wait_for_completion).parameters["timeout"].default == 30.0
+    assert GracefulShutdown().retry_after_s == 5
+    assert Budget() == Budget(notice_s=0.0, timeout_s=20.0, cleanup_s=5.0, grace_s=30.0)
 
 
 async def test_edge_without_requests_there_is_nothing_to_wait_for(clock: FakeClock) -> None:
