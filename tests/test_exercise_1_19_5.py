@@ -402,10 +402,17 @@ def check_sums(text: str) -> None:
 def test_the_documents_sums_are_right() -> None:
     answers = [Answer("200", n / 7, random.Random(n).uniform(0.1, 0.2)) for n in range(50)]
     levels = [summarize(load, answers) for load in LEVELS]
-    found = {"closed": levels, "open": levels[0], "ceiling": levels[:1], "hey": {"against the same page": levels[:1]}}
+    found = {
+        "busy": 0.5,
+        "closed": levels,
+        "open": levels[0],
+        "ceiling": levels[:1],
+        "hey": {"against the same page": levels[:1]},
+    }
     text = document(found, "python x.py", "a test")
     check_sums(text)
     assert math.isclose(float(rows(text, "rate")[0]["rate"]), levels[0].load)
+    assert "load average before it was 0.5" in text
     assert "0 of 400 requests failed (400 x 200)" in text
 
 

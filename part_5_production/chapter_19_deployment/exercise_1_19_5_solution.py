@@ -337,7 +337,8 @@ def document(found: dict[str, Any], command: str, about: str) -> str:
         "# Exercise 1 (19.5): load test",
         "",
         f"Measured {today} on {os.cpu_count()} cores with Python {platform.python_version()}, {software}; {about}.",
-        f"Written by `{command}`.",
+        f"Written by `{command}`. The machine's load average before it was {found['busy']:.1f}: on a machine that has",
+        "other work the figures say as much about that work; repeat them on a quiet one.",
         "",
         "Times of the closed loop count from when a request was sent, those of the open loop from when it was due.",
         "`under way` is arrivals per second times mean latency: by Little's law it has to be near the number of",
@@ -389,6 +390,7 @@ async def measure(args: argparse.Namespace, base: str, say: Callable[[str], None
     body = {"message": "What is 6 * 7?"}
     found: dict[str, Any] = {"closed": [], "ceiling": [], "hey": {}}
     async with sender(f"{base}/health") as empty:
+        found["busy"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan  # Windows does not know
         found["ceiling"] = [summarize(32, await closed_loop(empty, 32, per_client=30))]
     say(f"ceiling of this generator: {found['ceiling'][0].throughput:.0f} answers/s")
     async with sender(f"{base}/v1/chat", key=args.key, body=body, timeout_s=TIMEOUT_S) as send:
