@@ -6,6 +6,7 @@ import ast
 import contextlib
 import dataclasses
 import json
+import os
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -175,6 +176,28 @@ class App:
         assert self.process
         return self.process.output()
 
+    def signal(self, number: int) -> None:
+        """Send a signal to the process."""
+        assert self.process, "a check that sends signals must say needs={'signals'}"
+        self.used = True
+        os.kill(self.process.pid, number)
+
+    def exit_status(self, within_s: float) -> int | None:
+        """Wait for the process to end; None when it has not."""
+        assert self.process
+        return self.process.status.code if self.process.status.wait(within_s) else None
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether the process is gone."""
+        return self.process is not None and self.process.status.wait(0)
+
+    def left_open(self) -> int | None:
+        """Return how many connections to the model were open when the app had shut down; None if it never did."""
+        assert self.process
+        note = self.process.folder / "left_open"
+        return int(note.read_text(encoding="ascii")) if note.exists() else None
+
     def close(self) -> None:
         """Stop the process, if it is ours."""
         self._http.close()
@@ -193,6 +216,10 @@ class Bench:
 
     def open(self, target: Target, *, env: dict[str, str] | None = None, at: float | None = None) -> App:
         """Bring the target up, unused: how to speak to it is found out once, on a process of its own."""
+        if target.documents:
+            from tests.kit.files import Files
+
+            return Files(target)
         if target not in self._manners:
             first = self._start(target, Manner(), env, at)
             try:

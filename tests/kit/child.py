@@ -7,6 +7,7 @@ A job is JSON: file, name, folder, env, clock, ready, output, patience_s.
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import importlib.util
 import inspect
@@ -22,6 +23,7 @@ import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
 
 HERE = Path(__file__).resolve().parent
 OUTPUT_LIMIT = 64 * 1024 * 1024
@@ -47,7 +49,7 @@ def run(job: dict[str, Any], offset: Any) -> None:
     _settle_in(job, offset)
     try:
         app = find_app(load(Path(job["file"])), job["name"], Path(job["file"]).name)
-        serve(app, say)
+        serve(app, say, ready.with_name("left_open"))
     except CannotStart as error:
         say(error.report)
         raise SystemExit(70) from None
@@ -165,8 +167,13 @@ def find_app(module: ModuleType, name: str | None, file: str) -> Any:
     return found
 
 
-def serve(app: Any, say: Any) -> None:
-    """Serve on a free port; the ready-file names it once the lifespan has started."""
+def serve(app: Any, say: Any, left_open: Path) -> None:
+    """Serve on a free port; the ready-file names it once the lifespan has started.
+
+    After the lifespan has ended, `left_open` says how many connections to the model the app has not closed.
+    """
+    import asyncio
+
     import uvicorn
 
     class Server(uvicorn.Server):
@@ -175,6 +182,11 @@ def serve(app: Any, say: Any) -> None:
             if not self.should_exit:
                 faulthandler.cancel_dump_traceback_later()
                 say({"port": listener.getsockname()[1], "pid": os.getpid()})
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().shutdown(sockets)
+            await asyncio.sleep(0.05)  # a closed connection takes a turn of the loop to be gone
+            left_open.write_text(str(connections_to_the_model()), encoding="ascii")  # noqa: ASYNC240  (the last act)
 
     # IPPROTO_TCP: asyncio turns Nagle off only on sockets that name it, and Nagle costs 40 ms an answer.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -189,6 +201,15 @@ def serve(app: Any, say: Any) -> None:
             raise
     if not server.started:
         raise CannotStart("lifespan")
+
+
+def connections_to_the_model() -> int:
+    """Count the sockets of this process that are connected to the stand-in."""
+    port, count = urlsplit(os.environ.get("OPENAI_BASE_URL", "")).port, 0
+    for number in range(3, 1024):
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as copy:
+            count += copy.family == socket.AF_INET and copy.getpeername()[1] == port
+    return count
 
 
 def _is_app(value: Any) -> bool:
@@ -282,6 +303,8 @@ def _fork(job: dict[str, Any], offset: Any, pipe: tuple[int, int]) -> None:
         status = 0
     except SystemExit as exit_:
         status = exit_.code if isinstance(exit_.code, int) else 1
+    except KeyboardInterrupt:  # what Python makes of Ctrl-C once the server has shut down
+        status = 130
     except BaseException:
         traceback.print_exc()
     finally:

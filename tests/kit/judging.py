@@ -54,7 +54,7 @@ def judge_target(
             if verdict.status != "met" and used and not target.url:
                 app = afresh(app)
                 verdict = judge(check, app)
-            if verdict.status == "missed" and not target.url:
+            if (verdict.status == "missed" or app.ended) and not target.url:
                 app = afresh(app)
             verdicts[check.id] = verdict
         return Judged([verdicts[check.id] for check in checks], app.manner.notes, app.base)

@@ -21,7 +21,7 @@ class StandIn:
         self._nonce = f"nonce-{secrets.token_hex(4)}"
         self._count = itertools.count(1)
         self.model = OfflineModel(self._say)
-        config = uvicorn.Config(self.model, host="127.0.0.1", port=0, log_level="error", lifespan="off", ws="none")
+        config = uvicorn.Config(self.model, host="127.0.0.1", port=0, log_level="critical", lifespan="off", ws="none")
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, daemon=True)
         self._thread.start()

@@ -1,0 +1,736 @@
+"""19.5.3: the core and the gate in this process; then a real server, real signals, and requests under way."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import logging.handlers
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from exercise_3_19_5_solution import (
+    Budget,
+    Drain,
+    Gate,
+    GracefulShutdown,
+    StopSignals,
+    create_app,
+    flush_logs,
+    main,
+)
+
+from shared.config import CHAPTER, ROOT
+from tests.kit.fakes import FakeClock
+from tests.kit.serving import SETTINGS, client_of, serving
+from tests.kit.standin import StandIn
+
+pytestmark = pytest.mark.anyio
+HELLO = {"message": "What is 6 * 7?"}
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+# ---------------------------------------------------------------- the core
+
+
+async def test_requests_are_counted_in_and_out(clock: FakeClock) -> None:
+    shutdown = GracefulShutdown(clock=clock)
+    assert (shutdown.active_requests, shutdown.shutdown_requested) == (0, False)
+    await shutdown.request_started()
+    await shutdown.request_started()
+    assert shutdown.active_requests == 2
+    await shutdown.request_finished()
+    assert shutdown.active_requests == 1
+
+
+async def test_after_a_shutdown_is_requested_nothing_new_starts() -> None:
+    shutdown = GracefulShutdown(retry_after_s=7)
+    await shutdown.request_started()
+    waiting = asyncio.create_task(shutdown.wait_for_shutdown())
+    await settle()
+    assert not waiting.done()
+    shutdown.request_shutdown()
+    with pytest.raises(RuntimeError, match="shutting down; try again in 7 s"):
+        await shutdown.request_started()
+    assert (shutdown.active_requests, shutdown.shutdown_requested) == (1, True)
+    await waiting
+
+
+def test_the_default_timeout_is_the_chapters() -> None:
+    assert inspect.signature(GracefulShutdown.wait_for_completion).parameters["timeout"].default == 30.0
+    assert GracefulShutdown().retry_after_s == 5
+    assert Budget() == Budget(notice_s=0.0, timeout_s=20.0, cleanup_s=5.0, grace_s=30.0)
+
+
+async def test_edge_without_requests_there_is_nothing_to_wait_for(clock: FakeClock) -> None:
+    assert await GracefulShutdown(clock=clock).wait_for_completion(0) == Drain(True, 0, 0.0)
+
+
+async def test_waiting_ends_with_the_last_request(clock: FakeClock) -> None:
+    shutdown = GracefulShutdown(clock=clock)
+    for _ in range(2):
+        await shutdown.request_started()
+    waiting = asyncio.create_task(shutdown.wait_for_completion())
+    await settle()
+    await shutdown.request_finished()
+    await settle()
+    assert not waiting.done()
+    clock.now += 2
+    await shutdown.request_finished()
+    assert await waiting == Drain(True, 0, 2.0)
+
+
+async def test_waiting_works_for_several_and_again() -> None:
+    shutdown = GracefulShutdown()
+    for _ in range(2):
+        await shutdown.request_started()
+        waiting = [asyncio.create_task(shutdown.wait_for_completion()) for _ in range(2)]
+        await settle()
+        assert not any(wait.done() for wait in waiting)
+        await shutdown.request_finished()
+        assert all([(await wait).finished for wait in waiting])
+
+
+async def test_failure_waiting_ends_at_the_timeout(clock: FakeClock) -> None:
+    shutdown = GracefulShutdown(clock=clock)
+    await shutdown.request_started()
+    assert await shutdown.wait_for_completion(0) == Drain(False, 1, 0.0)
+
+
+def test_the_budget_must_fit_into_the_platforms_grace() -> None:
+    assert Budget().needed_s == 25 and Budget().grace_s == 30
+    assert Budget(1, 2, 3, 6.1).needed_s == 6
+    with pytest.raises(ValueError, match=r"up to 6 s \(notice_s 1 \+ timeout_s 2 \+ cleanup_s 3\).*kills after 6 s"):
+        Budget(1, 2, 3, 6)
+    for wrong in ({"notice_s": -1.0}, {"timeout_s": -1.0}, {"cleanup_s": 0.0}):
+        with pytest.raises(ValueError, match="must not be negative"):
+            Budget(**wrong)
+    assert Budget(0, 0, 1, 2).needed_s == 1
+
+
+# ---------------------------------------------------------------- the gate
+
+Sent = list[dict[str, Any]]
+
+
+async def call(gate: Gate, path: str = "/v1/chat", kind: str = "http") -> Sent:
+    sent: Sent = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    await gate({"type": kind, "path": path}, receive, send)
+    return sent
+
+
+def begin(content_type: bytes = b"text/plain") -> dict[str, Any]:
+    return {"type": "http.response.start", "status": 200, "headers": [(b"content-type", content_type)]}
+
+
+def app_that(work: Callable[[Callable[[Any], Awaitable[None]]], Awaitable[None]]) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await work(send)
+
+    return app
+
+
+async def forever(send: Any) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_a_request_counts_until_its_last_byte() -> None:
+    shutdown, counts = GracefulShutdown(), []
+
+    async def stream(send: Any) -> None:
+        await send(begin())
+        for more in (True, True, False):
+            counts.append(shutdown.active_requests)
+            await send({"type": "http.response.body", "body": b"x", "more_body": more})
+        counts.append(shutdown.active_requests)  # what runs after the response counts as well
+
+    assert len(await call(Gate(app_that(stream), shutdown=shutdown))) == 4
+    assert (counts, shutdown.active_requests) == ([1, 1, 1, 1], 0)
+
+
+async def test_failure_a_request_that_raises_is_counted_out() -> None:
+    shutdown = GracefulShutdown()
+
+    async def fail(send: Any) -> None:
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        await call(Gate(app_that(fail), shutdown=shutdown))
+    assert shutdown.active_requests == 0
+
+
+async def test_while_draining_new_requests_are_refused_and_health_is_not() -> None:
+    shutdown, reached = GracefulShutdown(retry_after_s=9), []
+
+    async def work(send: Any) -> None:
+        reached.append(shutdown.active_requests)
+
+    gate = Gate(app_that(work), shutdown=shutdown)
+    shutdown.request_shutdown()
+    start, body = await call(gate)
+    headers = dict(start["headers"])
+    assert start["status"] == 503
+    assert (headers[b"retry-after"], headers[b"connection"]) == (b"9", b"close")
+    assert int(headers[b"content-length"]) == len(body["body"]) and b"shutting_down" in body["body"]
+    assert reached == []
+    for path, kind in (("/health", "http"), ("/ready", "http"), ("/v1/chat", "lifespan"), ("/ws", "websocket")):
+        await call(gate, path, kind)
+    assert reached == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("path", ["/health/", "/health/x", "/v1/chat/health", "//health"])
+async def test_abuse_only_the_two_health_paths_themselves_are_open(path: str) -> None:
+    shutdown = GracefulShutdown()
+    shutdown.request_shutdown()
+    start, _ = await call(Gate(app_that(forever), shutdown=shutdown), path)
+    assert start["status"] == 503
+
+
+async def test_answers_given_while_draining_let_the_connection_go() -> None:
+    shutdown = GracefulShutdown()
+
+    async def work(send: Any) -> None:
+        await send(begin())
+        await send({"type": "http.response.body"})
+
+    async def late(send: Any) -> None:
+        shutdown.request_shutdown()
+        await work(send)
+
+    start, _ = await call(Gate(app_that(work), shutdown=shutdown))
+    assert (b"connection", b"close") not in start["headers"]
+    start, _ = await call(Gate(app_that(late), shutdown=shutdown))
+    assert start["headers"] == [(b"content-type", b"text/plain"), (b"connection", b"close")]
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"),
+    [
+        (None, [503, "body"]),
+        (begin(), [200]),
+        (begin(b"text/event-stream; charset=utf-8"), [200, b'event: error\ndata: {"code": "shutting_down"}\n\n']),
+    ],
+)
+async def test_what_is_cancelled_at_the_timeout_ends_as_clean_as_it_can(
+    first: dict[str, Any] | None, expected: list[Any]
+) -> None:
+    shutdown = GracefulShutdown()
+
+    async def work(send: Any) -> None:
+        if first:
+            await send(first)
+        await asyncio.Event().wait()
+
+    request = asyncio.create_task(call(Gate(app_that(work), shutdown=shutdown)))
+    await settle()
+    shutdown.request_shutdown()
+    shutdown.cancel_remaining()
+    sent = await request
+    assert sent[0]["status"] == expected[0]
+    assert len(sent) == len(expected)
+    if isinstance(expected[-1], bytes):
+        assert sent[-1]["body"] == expected[-1] and not sent[-1].get("more_body")
+    assert shutdown.active_requests == 0
+
+
+async def test_edge_a_cancellation_that_is_not_ours_goes_on() -> None:
+    shutdown = GracefulShutdown()
+    request = asyncio.create_task(call(Gate(app_that(forever), shutdown=shutdown)))
+    await settle()
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    assert shutdown.active_requests == 0
+
+
+async def test_a_request_is_cancelled_once() -> None:
+    shutdown, cancelled = GracefulShutdown(), []
+
+    async def stubborn(send: Any) -> None:
+        for _ in range(2):
+            try:
+                await asyncio.sleep(0)
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.append(1)
+                if len(cancelled) == 2:
+                    raise
+
+    request = asyncio.create_task(call(Gate(app_that(stubborn), shutdown=shutdown)))
+    await settle()
+    for _ in range(3):
+        shutdown.cancel_remaining()
+        await settle()
+    assert cancelled == [1]
+    request.cancel()
+    await request
+
+
+# ---------------------------------------------------------------- signals, without sending any
+
+
+class Server:
+    """What uvicorn's Server is to a signal."""
+
+    def __init__(self) -> None:
+        self.heard: list[int] = []
+
+    def handle_exit(self, number: int, frame: Any) -> None:
+        self.heard.append(number)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server()
+    before = signal.signal(signal.SIGTERM, server.handle_exit)
+    yield server
+    signal.signal(signal.SIGTERM, before)
+
+
+def small(timeout_s: float = 30.0) -> Budget:
+    return Budget(timeout_s=timeout_s, cleanup_s=60, grace_s=100)
+
+
+async def test_the_servers_handler_gets_the_signal_after_the_last_request(server: Server) -> None:
+    shutdown = GracefulShutdown()
+    await shutdown.request_started()
+    with StopSignals(shutdown, small(), kill=lambda status: None):
+        signal.raise_signal(signal.SIGTERM)
+        await settle()
+        assert shutdown.shutdown_requested and server.heard == []
+        await shutdown.request_finished()
+        await settle()
+        assert server.heard == [signal.SIGTERM]
+    assert signal.getsignal(signal.SIGTERM) == server.handle_exit
+
+
+async def test_a_second_signal_cuts_the_waiting_short(server: Server) -> None:
+    shutdown = GracefulShutdown()
+    gate = Gate(app_that(forever), shutdown=shutdown)
+    request = asyncio.create_task(call(gate))
+    with StopSignals(shutdown, small(), kill=lambda status: None) as signals:
+        await settle()
+        signals.stop(signal.SIGTERM)
+        await settle()
+        assert not request.done()
+        signals.stop(signal.SIGTERM)
+        await settle()
+        assert (await request)[0]["status"] == 503
+        await settle()
+        assert server.heard == [signal.SIGTERM]
+
+
+async def test_edge_in_a_worker_the_parents_echo_is_not_a_second_signal(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: object())
+    shutdown = GracefulShutdown()
+    request = asyncio.create_task(call(Gate(app_that(forever), shutdown=shutdown)))
+    with StopSignals(shutdown, small(), kill=lambda status: None) as signals:
+        await settle()
+        for _ in range(2):
+            signals.stop(signal.SIGTERM)
+            await settle()
+            assert not request.done()
+        signals.stop(signal.SIGTERM)
+        assert (await request)[0]["status"] == 503
+        await settle()
+
+
+async def test_failure_work_that_cannot_be_cancelled_ends_with_the_process(server: Server) -> None:
+    shutdown, killed = GracefulShutdown(), threading.Event()
+    await shutdown.request_started()
+    budget = Budget(timeout_s=0, cleanup_s=0.05, grace_s=1)
+    current = asyncio.current_task()
+    assert current
+    with StopSignals(shutdown, budget, kill=lambda status: killed.set()) as signals:
+        signals.stop(signal.SIGTERM)
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        current.uncancel()
+        assert await asyncio.to_thread(killed.wait, 5)
+        await shutdown.request_finished()
+
+
+async def test_windows_ctrl_break_is_heard_where_it_exists(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signal, "SIGBREAK", signal.SIGUSR1, raising=False)
+    heard: list[int] = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: heard.append(number))
+    try:
+        with StopSignals(GracefulShutdown(), small(), kill=lambda status: None):
+            signal.raise_signal(signal.SIGUSR1)
+            await settle()
+        assert heard == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+async def test_edge_outside_the_main_thread_no_handler_is_touched() -> None:
+    async def elsewhere() -> None:
+        with StopSignals(GracefulShutdown(), small()):
+            pass
+
+    before = signal.getsignal(signal.SIGTERM)
+    await asyncio.to_thread(asyncio.run, elsewhere())
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_logs_are_flushed() -> None:
+    written: list[str] = []
+
+    class Target(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            written.append(record.getMessage())
+
+    logger = logging.getLogger("test_19_5_3.buffered")
+    handler = logging.handlers.MemoryHandler(100, target=Target())
+    logger.addHandler(handler)
+    try:
+        logger.warning("the last words")
+        assert written == []
+        flush_logs()
+        assert written == ["the last words"]
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+# ---------------------------------------------------------------- the app in this process
+
+
+async def test_http_ready_and_chat_before_and_while_draining() -> None:
+    from shared.offline import OfflineModel
+
+    shutdown = GracefulShutdown()
+    async with serving(create_app(SETTINGS, client=client_of(OfflineModel()), shutdown=shutdown)) as http:
+        assert (await http.get("/ready")).json() == {"status": "ready"}
+        answer = await http.post("/v1/chat", json=HELLO)
+        assert answer.json()["response"] == "[stand-in] 6 * 7 = 42"
+        streamed = await http.post("/v1/chat/stream", json=HELLO)
+        assert streamed.headers["content-type"].startswith("text/event-stream")
+        assert streamed.text.endswith("}\n\n") and "event: done" in streamed.text and '"text": "42"' in streamed.text
+        shutdown.request_shutdown()
+        ready = await http.get("/ready")
+        assert (ready.status_code, ready.headers["retry-after"]) == (503, "5")
+        for host in ("app", "x/health?", "localhost/ready#"):
+            refused = await http.post("/v1/chat", json=HELLO, headers={"Host": host})
+            assert (refused.status_code, refused.json()["code"]) == (503, "shutting_down")
+        assert (await http.get("/health")).status_code == 200
+
+
+async def test_http_failure_of_the_model_ends_a_stream_with_an_error() -> None:
+    from shared.offline import Fault, OfflineModel
+
+    model = OfflineModel()
+    model.next(Fault(status=500))
+    async with serving(create_app(SETTINGS, client=client_of(model))) as http:
+        streamed = await http.post("/v1/chat/stream", json=HELLO)
+        assert streamed.text == 'event: error\ndata: {"code": "model_unavailable"}\n\n'
+
+
+async def test_http_nobody_can_stop_the_service_from_outside() -> None:
+    app = create_app(SETTINGS)
+    posts = [route for route in app.openapi()["paths"] if "shut" in route or "stop" in route or "drain" in route]
+    assert posts == []
+
+
+async def test_the_same_app_starts_twice() -> None:
+    from shared.offline import OfflineModel
+
+    app = create_app(SETTINGS, client=client_of(OfflineModel()))
+    for _ in range(2):
+        async with serving(app) as http:
+            assert (await http.post("/v1/chat", json=HELLO)).status_code == 200
+
+
+def test_the_script_plays_its_transcript(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OFFLINE", "1")
+    assert main([]) == 0
+    out = capsys.readouterr().out
+    assert out.isascii() and out.startswith("Exercise 3 (19.5): stop without losing a request.")
+    for said in ('{"status":"ready"}', "6 * 7 = 42", "came  503", "Connection: close", '{"status":"healthy"}'):
+        assert said in out
+
+
+# ---------------------------------------------------------------- a real process and real signals
+
+VICTIM = """
+import asyncio, logging, logging.handlers, os, time
+from fastapi.responses import StreamingResponse
+from exercise_3_19_5_solution import Budget, create_app
+from shared.config import Settings
+
+BUDGET = os.environ.get("BUDGET", "0 20 5").split()
+
+class File(logging.FileHandler):
+    def __init__(self): super().__init__("log.txt", delay=True)
+
+def make():
+    import openai
+    close = openai.AsyncOpenAI.close
+    async def noted(self):
+        await close(self)
+        print("client closed", flush=True)
+    openai.AsyncOpenAI.close = noted
+    logging.getLogger("exercise_3_19_5_solution").setLevel("INFO")
+    logging.getLogger("exercise_3_19_5_solution").addHandler(logging.handlers.MemoryHandler(1000, 100, File()))
+    app = create_app(Settings.load(), budget=Budget(*map(float, BUDGET), grace_s=60))
+
+    @app.get("/drip")
+    async def drip():
+        async def drops():
+            for number in range(1000):
+                yield f"{number} "
+                await asyncio.sleep(0.05)
+        return StreamingResponse(drops())
+
+    @app.get("/stubborn")
+    async def stubborn():
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                pass
+
+    @app.get("/thread")
+    def thread():
+        time.sleep(60)
+
+    return app
+"""
+
+
+class Service:
+    """uvicorn in a process of its own, in a session of its own, answered by the stand-in."""
+
+    def __init__(self, folder: Path, model: StandIn, *options: str, budget: str = "0 20 5") -> None:
+        (folder / "victim.py").write_text(VICTIM, encoding="utf-8")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.base, self.folder = f"http://127.0.0.1:{self.port}", folder
+        command = [sys.executable, "-m", "uvicorn", "victim:make", "--factory", "--port", str(self.port), *options]
+        environment = {
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.pathsep.join((str(folder), str(CHAPTER), str(ROOT))),
+            "OPENAI_API_KEY": "sk-test",
+            "OPENAI_BASE_URL": model.url,
+            "API_KEY": "key",
+            "BUDGET": budget,
+        }
+        with (folder / "output").open("wb") as output:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
+            )
+
+    async def up(self, http: httpx.AsyncClient) -> None:
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and self.process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                if (await http.post("/v1/chat", json=HELLO)).status_code == 200:  # the agent is loaded as well
+                    return
+            await asyncio.sleep(0.02)
+        raise AssertionError(self.output())
+
+    async def gone(self, within_s: float) -> int:
+        return await asyncio.to_thread(self.process.wait, within_s)
+
+    def output(self) -> str:
+        return (self.folder / "output").read_text(encoding="utf-8")
+
+    def close(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(5)
+
+
+@pytest.fixture
+def model() -> Iterator[StandIn]:
+    model = StandIn()
+    yield model
+    model.close()
+
+
+@contextlib.asynccontextmanager
+async def running(
+    folder: Path, model: StandIn, *options: str, budget: str = "0 20 5"
+) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+    service = Service(folder, model, *options, budget=budget)
+    limits = httpx.Limits(max_connections=200, max_keepalive_connections=0)
+    try:
+        async with httpx.AsyncClient(
+            base_url=service.base, headers={"X-API-Key": "key"}, timeout=20, limits=limits
+        ) as http:
+            await service.up(http)
+            yield service, http
+    finally:
+        service.close()
+
+
+async def under_way(model: StandIn, count: int) -> None:
+    """Wait until so many calls have reached the model."""
+    before = time.monotonic()
+    while len(model.model.calls) < count and time.monotonic() < before + 10:  # noqa: ASYNC110  (another thread counts)
+        await asyncio.sleep(0.01)
+    assert len(model.model.calls) == count
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals between processes are POSIX")
+SIGTERM_STATUS, SIGINT_STATUS = (-15, 143), (-2, 130, 0)
+
+
+@posix
+@pytest.mark.parametrize(
+    ("number", "statuses"), [(signal.SIGTERM, SIGTERM_STATUS), (signal.SIGINT, SIGINT_STATUS)], ids=["term", "ctrl-c"]
+)
+async def test_process_fifty_requests_under_way_get_one_complete_answer_each(
+    tmp_path: Path, model: StandIn, number: signal.Signals, statuses: tuple[int, ...]
+) -> None:
+    async with running(tmp_path, model) as (service, http):
+        model.model.delay_s = 1.0
+        model.model.calls.clear()
+        requests = [
+            asyncio.create_task(http.post("/v1/chat/stream" if n % 2 else "/v1/chat", json={"message": f"{n} + 1"}))
+            for n in range(50)
+        ]
+        await under_way(model, 50)
+        service.process.send_signal(number)
+        refused = None
+        for _ in range(50):  # the signal takes a moment to be heard
+            refused = await http.get("/ready")
+            if refused.status_code == 503:
+                break
+        assert refused and refused.status_code == 503
+        late = [asyncio.create_task(http.post("/v1/chat", json=HELLO)) for _ in range(5)]
+        assert (await http.get("/health")).status_code == 200
+        for response in [await task for task in late]:
+            assert response.status_code == 503
+            assert response.headers["retry-after"] == "5" and response.headers["connection"] == "close"
+        for n, response in enumerate([await task for task in requests]):
+            assert response.status_code == 200
+            assert f"{n + 1}" in response.text and ("event: done" in response.text) == bool(n % 2)
+        answered = time.monotonic()
+        assert await service.gone(5) in statuses
+        assert time.monotonic() - answered < 3.0  # the interpreter takes its time to leave after Ctrl-C
+        with pytest.raises(httpx.ConnectError):
+            await http.get("/health")
+        assert "client closed" in service.output()
+        assert "Traceback" not in service.output() or number == signal.SIGINT
+        assert "50 requests in progress" in (tmp_path / "log.txt").read_text(encoding="utf-8")
+
+
+@posix
+async def test_process_what_is_left_at_the_timeout_is_cancelled_and_told(tmp_path: Path, model: StandIn) -> None:
+    async with running(tmp_path, model, budget="0 0.3 5") as (service, http):
+        model.model.delay_s = 30
+        model.model.calls.clear()
+        chat = asyncio.create_task(http.post("/v1/chat", json=HELLO))
+        await under_way(model, 1)
+        async with http.stream("GET", "/drip") as drip:
+            drops = drip.aiter_text()
+            await anext(drops)
+            began = time.monotonic()
+            service.process.send_signal(signal.SIGTERM)
+            with pytest.raises(httpx.RemoteProtocolError):  # cut: a part is not taken for the whole
+                async for _ in drops:
+                    pass
+        response = await chat
+        assert (response.status_code, response.json()["code"]) == (503, "shutting_down")
+        assert await service.gone(5) in SIGTERM_STATUS
+        assert 0.3 <= time.monotonic() - began < 2.0
+        assert "Traceback" not in service.output()
+        assert "client closed" in service.output()
+
+
+@posix
+async def test_process_a_second_signal_stops_now(tmp_path: Path, model: StandIn) -> None:
+    async with running(tmp_path, model) as (service, http):
+        model.model.delay_s = 30
+        model.model.calls.clear()
+        chat = asyncio.create_task(http.post("/v1/chat", json=HELLO))
+        await under_way(model, 1)
+        service.process.send_signal(signal.SIGTERM)
+        while (await http.get("/ready")).status_code == 200:
+            pass
+        assert not chat.done()
+        service.process.send_signal(signal.SIGTERM)
+        assert (await chat).status_code == 503
+        assert await service.gone(3) in SIGTERM_STATUS
+
+
+@posix
+@pytest.mark.parametrize("path", ["/stubborn", "/thread"])
+async def test_process_failure_what_cannot_be_cancelled_ends_within_the_budget(
+    tmp_path: Path, model: StandIn, path: str
+) -> None:
+    async with running(tmp_path, model, budget="0 0.1 0.6") as (service, http):
+        stuck = asyncio.create_task(http.get(path))
+        await asyncio.sleep(0.2)
+        began = time.monotonic()
+        service.process.send_signal(signal.SIGTERM)
+        assert await service.gone(5) in (1, *SIGTERM_STATUS)
+        assert time.monotonic() - began < 0.7 + 1.0
+        await asyncio.wait((stuck,))
+        stuck.exception()
+
+
+@posix
+async def test_process_idle_it_is_gone_at_once(tmp_path: Path, model: StandIn) -> None:
+    async with running(tmp_path, model) as (service, _):
+        began = time.monotonic()
+        service.process.send_signal(signal.SIGTERM)
+        assert await service.gone(5) in SIGTERM_STATUS
+        assert time.monotonic() - began < 1.0
+
+
+@posix
+async def test_process_with_notice_the_door_stays_open_for_it(tmp_path: Path, model: StandIn) -> None:
+    async with running(tmp_path, model, budget="1.5 1 1") as (service, http):
+        began = time.monotonic()
+        service.process.send_signal(signal.SIGTERM)
+        seen = set()
+        while time.monotonic() - began < 0.5:
+            seen.add((await http.post("/v1/chat", json=HELLO)).status_code)
+        assert 503 in seen
+        assert await service.gone(5) in SIGTERM_STATUS
+        assert time.monotonic() - began >= 1.5
+
+
+@posix
+@pytest.mark.parametrize("to_all", [False, True], ids=["term-to-the-parent", "ctrl-c-to-all"])
+async def test_process_two_workers_finish_as_well(tmp_path: Path, model: StandIn, to_all: bool) -> None:
+    async with running(tmp_path, model, "--workers", "2") as (service, http):
+        model.model.delay_s = 1.5
+        model.model.calls.clear()
+        requests = [asyncio.create_task(http.post("/v1/chat", json={"message": f"{n} + 1"})) for n in range(20)]
+        await under_way(model, 20)
+        if to_all:
+            os.killpg(service.process.pid, signal.SIGINT)
+        else:
+            service.process.send_signal(signal.SIGTERM)
+        for n, response in enumerate([await task for task in requests]):
+            assert response.status_code == 200 and f"{n + 1}" in response.text
+        await service.gone(15)
+        with pytest.raises(httpx.ConnectError):
+            await http.get("/health")
