@@ -93,10 +93,10 @@ def test_hours_models_and_conversations_equal_decimal_sums_to_the_last_digit(
         costs.record(caller, conversation, model, cost, tokens=tokens_in + tokens_out)
         truth.append((clock.now, caller, conversation, model, cost or Decimal(0)))
     first_hour = clock.now // HOUR * HOUR - 23 * HOUR
-    for caller in ("alice", "bob", None):
-        mine = [row for row in truth if caller in (None, row[1])]
+    for whose in ("alice", "bob", None):
+        mine = [row for row in truth if whose in (None, row[1])]
         total = sum((row[4] for row in mine), Decimal(0))
-        board = view(costs, caller)
+        board = view(costs, whose)
         hourly, models, top = (
             board[name] for name in ("hourly_spending", "spending_by_model", "expensive_conversations")
         )

@@ -213,7 +213,7 @@ def by_model(app: App) -> None:
 def spend_in_conversations(app: App) -> None:
     """Let twelve conversations cost more and more, in mixed order; the first two are by far the cheapest."""
     for index in (5, 11, 0, 8, 3, 10, 1, 6, 9, 2, 7, 4):
-        chat(app, f"{index:02d}-check-conversation", times=max(1, index), size=1 if index < 2 else 10)
+        chat(app, f"{index:02d}-check-conversation", times=max(1, index), size=1 + index if index < 2 else 10)
 
 
 def ranking(board: Any) -> list[list[int]]:
