@@ -416,11 +416,27 @@ def test_records_are_written_in_batches(tmp_path: Path, clock: FakeClock) -> Non
         costs.record(ALICE, "c", "m", Decimal(0))
     assert written() == 0
     costs.record(ALICE, "c", "m", Decimal(0))
-    assert written() == BATCH == 1000
+    assert written() == BATCH == 200
     costs.record(ALICE, "c", "m", Decimal(0))
     costs.flush()
     costs.flush()
     assert written() == BATCH + 1
+    costs.close()
+
+
+def test_failure_records_wait_while_the_file_cannot_be_written(
+    tmp_path: Path, clock: FakeClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    costs = CostDashboard(str(tmp_path / "costs.sqlite3"), clock=clock)
+    costs._db.execute("ALTER TABLE models RENAME TO elsewhere")
+    for _ in range(BATCH):
+        costs.record(ALICE, "c", "m", Decimal("0.001"))
+    assert f"{BATCH} records wait" in caplog.text
+    with pytest.raises(sqlite3.Error):
+        costs.flush()
+    costs._db.execute("ALTER TABLE elsewhere RENAME TO models")
+    board = view(costs)
+    assert board["spending_by_model"]["total_usd"] == board["hourly_spending"]["total_usd"] == 0.2
     costs.close()
 
 

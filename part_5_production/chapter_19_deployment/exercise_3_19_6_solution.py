@@ -23,6 +23,7 @@ import base64
 import calendar
 import contextlib
 import hashlib
+import logging
 import math
 import sqlite3
 import sys
@@ -53,7 +54,7 @@ __all__ = ["CostDashboard", "OverBudget"]
 
 NANO = 1_000_000_000  # nano-dollars in a dollar; every listed price is a whole number of them per token
 HOUR_S = 3600
-BATCH = 1000  # records between two writes, at most; a batch takes some milliseconds
+BATCH = 200  # records between two writes, at most; a batch takes some milliseconds
 FLUSH_S = 1.0  # and as long as a record waits for its write
 OBSERVED_HOURS = 7 * 24  # "current usage" is that of the last week
 WIDTH_80 = 1.28  # standard deviations on either side that hold 80 % of a normal distribution
@@ -80,6 +81,7 @@ ADD_CONVERSATION = """INSERT INTO conversations VALUES (?, ?, ?, ?) ON CONFLICT 
     nano = nano + excluded.nano, calls = calls + excluded.calls"""
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class OverBudget(Exception):
@@ -154,8 +156,8 @@ class CostDashboard:
             self._turn_month(now)
             self._month_nano += nano
             self._pending += 1
-            if self._pending >= BATCH:
-                self.flush()
+            if self._pending % BATCH == 0:
+                self.try_to_flush()
 
     def flush(self) -> None:
         """Write what has been recorded since the last time, in one transaction."""
@@ -167,6 +169,13 @@ class CostDashboard:
                 self._db.executemany(ADD_MODEL, [(*key, *row) for key, row in self._models.items()])
                 self._db.executemany(ADD_CONVERSATION, [(*key, *row) for key, row in self._conversations.items()])
             self._start_buffer()
+
+    def try_to_flush(self) -> None:
+        """Like `flush`, but a file that cannot be written costs nobody their answer: the records wait in memory."""
+        try:
+            self.flush()
+        except sqlite3.Error:
+            log.exception("costs could not be written, %d records wait", self._pending)
 
     def close(self) -> None:
         """Write the rest and let go of the file."""
@@ -433,7 +442,7 @@ def create_app(
         async def flush_now_and_then() -> None:
             while True:
                 await asyncio.sleep(FLUSH_S)
-                await asyncio.to_thread(board.flush)
+                await asyncio.to_thread(board.try_to_flush)
 
         flushing = asyncio.create_task(flush_now_and_then())
         try:
