@@ -5,6 +5,7 @@ Notice:
 
 * What a message asks for counts, not how long it is: "Prove that pi is irrational" is short, a chatty look-up long.
   The first word of substance in each clause tells the task; code, conditions, numbers and subject words add to it.
+  The words stand beside this file, by concept, in exercise_1_19_6_words.toml: add those of your own trade.
 * Whole words only: "hi" is in "this". A quoted or pasted text is material, not an instruction.
 * A message about which nothing is known goes up, not down: a poor answer costs more than a few cents.
 * Savings come from the reply's own `usage`, priced per direction. With a flat token count per request they look far
@@ -22,6 +23,7 @@ import itertools
 import json
 import logging
 import re
+import tomllib
 import uuid
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -52,109 +54,20 @@ CLAUSE_CHARS = 200  # of each clause: its task stands at its beginning
 FLAT_TOKENS = (250, 250, 0)  # in, out, cached: what a flat count assumes for each request
 REMEMBERED = 1_000  # routed requests, for the table
 WORTHLESS_RETRY = ("model_key_refused", "model_request_refused")  # another model would refuse it as well
+WORDS = Path(__file__).with_name("exercise_1_19_6_words.toml")
 LABELLED = Path(__file__).resolve().parents[2] / "tests" / "data" / "routing_messages.jsonl"
 log = logging.getLogger(__name__)
 
 
-def _terms(text: str) -> frozenset[str]:
-    return frozenset(term.strip() for term in text.split(","))
+@dataclass(frozen=True)
+class Signal:
+    """One thing that was seen in a message, and the points that it brings."""
 
+    name: str
+    points: float
 
-def _verbs(text: str) -> frozenset[str]:
-    """Return the verbs with their -s, -ing and -ed forms and both spellings of -ise."""
-    spelt = {spelling for verb in text.split() for spelling in (verb, verb.replace("ise", "ize"))}
-    return frozenset(
-        form
-        for verb in spelt
-        for form in (verb, f"{verb}s", f"{verb.removesuffix('e')}ing", f"{verb.removesuffix('e')}ed")
-    )
-
-
-# What the first word of substance in a clause asks for. Hard: several steps, and the result has to be checked.
-HARD = _verbs(
-    """
-    prove disprove falsify derive design redesign architect diagnose optimise troubleshoot migrate devise formalise
-    """
-) | {
-    *_verbs("debug refactor parallelise reconcile"), "debugging",
-} | _terms(
-    """
-    beweise, beweisen, entwirf, entwerfe, optimiere, demuestra, diseña, optimiza, prouve, démontre, conçois,
-    dimostra, progetta, projete, prove que
-    """
-)  # fmt: skip
-LARGE = _verbs(
-    """
-    implement develop evaluate detect mitigate assess analyse analyze critique investigate construct simulate
-    forecast audit benchmark scale integrate restructure prioritise justify modernise reproduce critically deduce
-    containerise deploy automate harden formulate engineer synthesise hypothesise verify theorise axiomatise
-    generalise elucidate dissect parallelise rearchitect operationalise
-    """
-) | _terms(
-    """
-    show that, reverse engineer, work out, argue, how would you design, how would you structure, how would you
-    build, how would you find, how would you approach, how would you detect, how would you solve, track down, find
-    the bug, find the flaw, deep dive, setting up, root cause, strategise, what architecture
-    """
-)
-LOOSE = _verbs(
-    """
-    build identify calibrate compile derive plan fix solve schedule model estimate allocate propose reason examine
-    review determine decide set weigh structure split
-    """
-) | _terms(
-    """
-    find, consider, should we, should i, planning, we need, walk me, calculate the, minimise, minimize, maximise,
-    maximize, choose, balance
-    """
-)
-PLAIN = _verbs(
-    """
-    explain describe summarise write draft compose rewrite rephrase paraphrase proofread compare contrast outline
-    suggest recommend advise create generate make give tell show turn extract classify improve edit shorten expand
-    teach brainstorm reply add sketch prepare correct simplify discuss illustrate introduce reformat help craft
-    elaborate
-    """
-) | _terms(
-    """
-    how, why, overview, summary, any, tips, wrote, tldr, what can i, what should i, put, use, rank, polish, convert,
-    phrase, give feedback, erkläre, wie, warum, explica, explícame, explique, escribe, écris, rédige, schreibe, por
-    qué, pourquoi, spiega, explique moi
-    """
-)
-LOOK_UP = _terms(
-    """
-    who, whom, whose, when, where, which, what, what's, whats, who's, where's, when's, is, are, was, were, does, do,
-    did, can, has, have, will, should, could, would, am, isn't, aren't, define, definition, meaning, spell,
-    translate, convert, name, list, true, calculate, compute, how many, how much, how tall, how old, how far, how
-    long, how big, how high, how deep, how fast, how large, how heavy, how wide, how often, how hot, how cold, how
-    late, how do you say, how do you spell, how do i say, how do i spell, how do you pronounce, how do i pronounce,
-    wie heißt, wie viel, was ist, qué es, combien, was heißt, cómo se dice, in which, in what, at what, square root,
-    give me the definition, another word, qué, cuál, quién, cuándo, dónde, wer, wann, wo, qui, quel, quelle, quand,
-    où, кто, когда, где
-    """
-)
-POLITE = _terms(
-    """
-    please, you, u, i, i'd, i'm, need, want, like, to, me, us, let's, hi, hello, hey, also, then, so, ok, okay,
-    just, kindly, we, my, our, an, a, the, now, first, finally, next, quick, one, question, thanks, dear, could,
-    can, would, help, and, briefly, using, only, if, or, really, well, quickly, carefully, not, will, trying, try,
-    going, able, there, your, task, is to, it, this, but, because, since, been, have been, working on, there's,
-    some, bit, more, actually
-    """
-)
-CHAT = _terms(
-    """
-    hello, hi, hey, hiya, howdy, greetings, thanks, thank, thx, ty, cheers, bye, goodbye, cya, later, ok, okay,
-    great, cool, nice, perfect, awesome, morning, afternoon, evening, night, good, welcome, sorry, yes, no, yep,
-    nope, sure, lol, haha, wow, please, are, you, there, how, today, doing, everyone, all, for, now, see, tomorrow,
-    yesterday, much, so, very, that, was, your, help, it's, going, up, sup, what's, yo, test, testing, ping, a, the,
-    again, my, friend, appreciate, it, got, i'm, back, done, fine, and, have, day, one, weekend, appreciated, hope,
-    i, we, name, meet, glad, sir, madam, as, always, bother, right, agreed, np, problem, hola, buenos, buenas, dias,
-    días, bonjour, salut, hallo, guten, tag, ciao, ola, olá, merci, danke, gracias, привет, как, дела, спасибо, 你好,
-    谢谢, こんにちは, 안녕하세요, مرحبا, नमस्ते
-    """
-)
+    def __str__(self) -> str:
+        return f"{self.name} {self.points:+.1f}"
 
 
 @dataclass(frozen=True)
@@ -166,7 +79,7 @@ class Cue:
     most: float
     terms: frozenset[str]
 
-    def seen(self, phrases: frozenset[str]) -> "Signal | None":
+    def seen(self, phrases: frozenset[str]) -> Signal | None:
         """Return its signal, None when none of its terms is there."""
         found = self.terms & phrases
         if not found:
@@ -175,151 +88,36 @@ class Cue:
         return Signal(f"{self.name} ({', '.join(sorted(found)[:3])})", bound(self.most, self.each * len(found)))
 
 
-EXPLAIN = Cue("explanation", 2.0, 2.0, _terms(
-    """
-    difference between, differences between, pros and cons, how do, how does, how did, how can, how could, how
-    would, how should, how to, how i, what happens, what would, what should, what causes, what caused, what makes,
-    best way, good way, causes, main, factors, uses, examples, steps, features, symptoms, characteristics,
-    similarities, arguments, challenges, types of, and where, and how, and why, and when, and what, where do i,
-    ideas, ways, habits, options, advantages, disadvantages, benefits of, impact of, effects of, effect of, role of,
-    relationship between, in simple terms, overview of, tips, ideas for, when to use, when should, how come, reason,
-    reasons, plot of, what does this, important, versus, significance, importance, purpose of, concept, principle,
-    theory of, history of, meaning behind, symbolism, moral of, vs, tell me about, what can i, what are some, good
-    questions, look for, probability, expected value
-    """
-))  # fmt: skip
-CUES = (
-    Cue("depth", 1.2, 3.6, _terms(
-        """
-        step by step, trade off, trade offs, tradeoff, tradeoffs, in depth, in detail, detailed, thorough,
-        thoroughly, comprehensive, rigorous, rigorously, full proof, correctness, root cause, edge cases, failure
-        modes, failure mode, from scratch, end to end, long term, implications, consequences, critically, critical,
-        justify, weigh, both sides, sensitivity analysis, strategy, roadmap, phased, rollback, feedback loops, first
-        principles, every step, each step, systematically, worst case, threat model, bottlenecks, counterarguments,
-        objections, risk, risks, mitigations, walk through, confounders, hypotheses, stakeholders, optimal,
-        shortest, stability, in full, cold start, zero downtime, impact, safeguards, evidence, always works, cannot
-        be done, prove, proof, analyse, analyze, proves, preserves, restructure
-        """
-    )),
-    Cue("systems", 0.8, 3.2, _terms(
-        """
-        distributed, concurrency, concurrent, scalable, scalability, fault tolerant, fault tolerance, throughput,
-        latency, p99, sharding, replication, consistency, consensus, idempotent, microservices, architecture,
-        monolith, kubernetes, multi tenant, deadlock, deadlocks, race condition, threads, thread safe, lock free,
-        locking, schema, migration, downtime, high availability, load balancer, event driven, real time, compiler,
-        scheduler, algorithm, complexity, undefined behaviour, undefined behavior, segfault, heap, memory leak,
-        leaks memory, encryption, multi region, regions, backpressure, caching, cache, lru, eviction, exactly once,
-        production, under load, million, billion, tb, oauth, websocket, backend, database, transactions, mutex,
-        thread, service, services, cluster, queue, api, pipeline, docker, server, postgres, mysql, kafka, redis,
-        airflow, cron, jobs, pods, logs, loss, gpu, precision, jwt, pagination, rate limits, deployment, ci, cloud,
-        aws, terraform, react, component, async, connection pool, load, outage, key value store, leader, failover,
-        gdpr, compliance, security, scale, conflicting, sequential scan, index, middleware, storage
-        """
-    )),
-    Cue("mathematics", 0.7, 2.1, _terms(
-        """
-        theorem, lemma, proof, induction, contradiction, irrational, integral, gradient, eigenvalues, matrix,
-        convergence, continuous, differentiable, isomorphic, equilibrium, equilibria, nash, bayesian, likelihood,
-        stochastic, recurrence, divisible, inequality, fourier, first order, grammar, polynomial, every integer,
-        real numbers, counterexample, uniform, finite, group, domain, rational, cyclic, undecidable, reasoning,
-        vector space, all solutions, converge, attention cost, continuity, lower bound, upper bound, closed form,
-        differential equation, modulo, o n, o 1, log n, f x
-        """
-    )),
-    Cue("large result", 2.0, 4.0, _terms(
-        """
-        crawler, engine, framework, simulator, platform, interpreter, operating system, business plan, financial
-        model, study plan, curriculum, thesis, dissertation, white paper, proposal, whole system, system design,
-        data model, compiler pass, web server, parser, threat model, go to market, lesson sequence, 1500 words, 2000
-        words, itinerary, dynamic programme, dynamic program, dynamic programming, algorithm, weighings, crossings,
-        deduction, state machine, plan, policy, experiment, experiments, research, tokenizer, recursive descent,
-        leader election, raft, paxos, architecture, budget, essay, application, web app, saas, test suite, macro,
-        emulator, specification, decision framework, formal argument, generics, decorator, plugin, protocol, cli
-        tool, bot, scraper, orm, kernel, linear program, allocator, game, microservice, chatbot
-        """
-    )),
-    Cue("conditions", 0.6, 3.0, _terms(
-        """
-        must, cannot, without, within, budget, deadline, constraint, constraints, requirement, requirements,
-        exactly, ensure, given that, assuming, unless, respects, respect, at most, at least, no more than, maximum,
-        minimum, support, supports, avoid, avoiding, except, include, includes, handles, handling, including,
-        excluding, considering, consider, cover, nobody, neither, while, each, every, but, only, per, whether, deal
-        with, so that, given, suppose, assume, let x, let f, let n, let g, let a, let k
-        """
-    )),
-    Cue("trouble", 0.9, 2.7, _terms(
-        """
-        bug, crash, crashes, crashing, exception, traceback, fails, failing, broken, stuck, hangs, leak, leaks,
-        deadlocks, segfault, slow, forever, race condition, flaky, spikes, timeout, timeouts, unexpected, wrong,
-        negative, fix, renders, out of memory, oomkilled, nan, going wrong, incorrect, diagnosing, isolate, lost,
-        typeerror, keyerror, nullpointerexception, infinite loop, intermittently, randomly, sometimes, regression,
-        corrupted, dropped, find out
-        """
-    )),
-)  # fmt: skip
-BRIEF = Cue("brevity", -1.5, -1.5, _terms(
-    """
-    briefly, brief, in one sentence, in a sentence, in two sentences, a few sentences, one paragraph, short, quick,
-    one line, one liner, simple, simply, tldr, tl dr, a few words, to a child, beginner, eli5, plain english,
-    everyday, email, e mail, letter, message, note, poem, story, tweet, caption, recipe, toast, card, post, speech
-    """
-))  # fmt: skip
-# Some scripts write no spaces between words: these are looked for anywhere in a text that is not ASCII.
-HARD_ELSEWHERE = tuple(
-    _terms(
-        """
-    докаж, спроектир, оптимизир, 证明, 設計, 设计, 優化, 优化, 証明, 最適化, 증명, 설계, صمم, أثبت, सिद्ध
-    """
-    )
-)
-PLAIN_ELSEWHERE = tuple(_terms("объясн, 解释, 説明, 설명, 写"))
-WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
+def _vocabulary() -> tuple[Mapping[str, frozenset[str]], Mapping[str, Cue]]:
+    """Return the terms of each concept, verbs in all their forms, and the cues by name."""
+
+    def split(text: str) -> list[str]:
+        return [" ".join(term.split()) for term in text.split(",")]
+
+    file = tomllib.loads(WORDS.read_text(encoding="utf-8"))
+    terms = {name: set(split(text)) for name, text in file["terms"].items()}
+    for name, text in file["verbs"].items():
+        for verb in text.replace("ise", "ize").split() + text.split():
+            stem = verb.removesuffix("e")
+            terms[name] |= {verb, f"{verb}s", f"{stem}ing", f"{stem}ed"}
+    cues = {cue["name"]: Cue(**cue | {"terms": frozenset(split(cue["terms"]))}) for cue in file["cues"]}
+    return MappingProxyType({name: frozenset(found) for name, found in terms.items()}), MappingProxyType(cues)
+
+
+TERMS, ALL_CUES = _vocabulary()
+HARD, LARGE, LOOSE, PLAIN, LOOK_UP = (TERMS[kind] for kind in ("hard", "large", "loose", "plain", "look_up"))
+POLITE, CHAT, GREETINGS, FACTS, FETCH = (TERMS[kind] for kind in ("polite", "chat", "greetings", "facts", "fetch"))
+DEFINING, A_THING, MATERIAL = TERMS["defining"], TERMS["a_thing"], TERMS["material"]
+EXPLAIN, BRIEF = ALL_CUES["explanation"], ALL_CUES["brevity"]
+CUES = tuple(cue for cue in ALL_CUES.values() if cue not in (EXPLAIN, BRIEF))
+WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 CLAUSE = re.compile(r"[,.;:?!()\n]+|\b(?:and|then|und|et|y)\b")
 CODE_LINE = re.compile(
     r"^[ \t]*(?:Traceback |def \w|class \w+[:({]|import \w|from \w+ import|SELECT |#include|public |function \w"
     r"|const \w+ ?=|at \w\S* ?\()|[;{}]$|(?:Error|Exception): ",
     re.MULTILINE,
 )
-
-
-MATERIAL = _terms(
-    """
-    translate, summarise, summarize, summary, tldr, tl dr, proofread, rewrite, rephrase, paraphrase, classify,
-    extract, turn, convert, reformat, shorten, this text, this paragraph, this message, this sentence, following
-    text, correct, edit
-    """
-)
-FACTS = _terms(
-    """
-    population, capital, synonym, antonym, plural, weather, meaning, definition, abbreviation, opposite, currency,
-    time, date, random number, height, distance, price, birthday, zip, temperature, acronym, symbol, author,
-    spelling, year, age, a joke, stand for, mean, past tense, postcode, fun fact, another word, area, boiling point,
-    square root, formula
-    """
-)
-DEFINING = _terms(
-    """
-    mean, means, meaning, meaning of, definition, stand for, define, called, another word, synonym, spell, you say,
-    i say, pronounce
-    """
-)
-FETCH = _terms("give, tell, find, show, list, name, what, is, are, what's")
-ARITHMETIC = _terms(
-    """
-    what, what's, is, of, plus, minus, times, divided, by, percent, x, the, square, root, calculate, compute,
-    evaluate, squared, cubed, sqrt, equals, please, solve, mod, sum, and, to, power, how, much, product, difference,
-    half, answer
-    """
-)
 CONVERSION = re.compile(r"(?:convert |how much is |how many )?[\d.,]+ ?[^\W\d]+ (?:to|in|into) [^\W\d]+\W*")
-
-
-A_THING = _terms("what is a, what is an, what's a, what's an, whats a, whats an")
-GREETINGS = _terms(
-    """
-    hello, hi, hey, heyy, heyyy, hiya, yo, thanks, thank, good, bye, sorry
-    """
-)
 TASKS: Mapping[str, str] = MappingProxyType(  # which kind of task a term asks for; the heavier one wins
     dict.fromkeys(PLAIN, "plain")
     | dict.fromkeys(LOOK_UP, "look-up")
@@ -333,17 +131,6 @@ MEDIUM_POINTS = 2.0  # a plain task, and a message about which nothing is known
 STRAIGHT_QUOTES = MappingProxyType(str.maketrans("\u201c\u201d\u2019", '""\''))
 NUMBER = re.compile(r"\d+|\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve)\b")
 ITEM = re.compile(r"^[ \t]*(?:[-*\u2022]|\d{1,3}[.)])[ \t]", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Signal:
-    """One thing that was seen in a message, and the points that it brings."""
-
-    name: str
-    points: float
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.points:+.1f}"
 
 
 def read(message: str) -> list[Signal]:
@@ -420,7 +207,7 @@ def _ask(clause: str) -> tuple[str, str]:
 def _is_sum(own: str, words: list[str]) -> bool:
     if CONVERSION.fullmatch(own):
         return True
-    return any(map(str.isdecimal, words)) and all(word in ARITHMETIC or word.isdecimal() for word in words)
+    return any(map(str.isdecimal, words)) and all(word in TERMS["arithmetic"] or word.isdecimal() for word in words)
 
 
 def _small(
@@ -463,8 +250,8 @@ def _tasks(prose: str, phrases: frozenset[str], asks: Mapping[str, Mapping[str, 
         if kind in asks
     ]
     if not prose.isascii():
-        for terms, points in ((HARD_ELSEWHERE, 5.0), (PLAIN_ELSEWHERE, MEDIUM_POINTS)):
-            found += [Signal(f"asks to {term!r}", points) for term in terms if term in prose][:1]
+        for terms, points in ((TERMS["hard_elsewhere"], 5.0), (TERMS["plain_elsewhere"], MEDIUM_POINTS)):
+            found += [Signal(f"asks to {term!r}", points) for term in sorted(terms) if term in prose][:1]
     if "plain" not in asks and (explain := EXPLAIN.seen(phrases)):
         found.append(explain)
     if not found:
