@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from exercise_1_19_6_solution import (
+    BRIEF,
     COMPLEX_FROM,
     HEAD,
     MEDIUM_FROM,
@@ -256,12 +257,50 @@ def test_calibrate_keeps_the_share_on_the_readers_own_log(share: float) -> None:
         assert reached > share - 0.05, "no lower threshold would do"
 
 
+TOKENS = {"simple": (20, 20, 0), "medium": (100, 300, 0), "complex": (500, 1500, 0)}
+
+
+@pytest.mark.parametrize("usd_each", [0.05, 0.02, 0.01, 0.005, 0.0025])
+def test_calibrate_keeps_the_cost_on_the_readers_own_log(usd_each: float) -> None:
+    router, messages = SmartModelRouter(cost_usd=cost_usd), [row["message"] for row in ROWS]
+    threshold = router.calibrate(messages, usd_each=usd_each, tokens=TOKENS)
+
+    def mean_cost() -> float:
+        return float(sum(cost_usd(r.model, *TOKENS[r.tier]) for r in map(router.route, messages))) / len(messages)
+
+    assert mean_cost() <= usd_each
+    if threshold > router.medium_from:
+        router.complex_from = threshold - 0.11
+        assert mean_cost() > usd_each * 0.9, "no lower threshold would do"
+
+
 def test_edge_calibrate_refuses_what_it_cannot_do() -> None:
-    with pytest.raises(ValueError, match="no messages"):
+    with pytest.raises(ValueError, match="needs messages"):
         SmartModelRouter().calibrate([], complex_share=0.5)
     for share in (-0.1, 1.1):
         with pytest.raises(ValueError, match="between 0 and 1"):
             SmartModelRouter().calibrate(["hi"], complex_share=share)
+    with pytest.raises(ValueError, match="a price and tokens"):
+        SmartModelRouter().calibrate(["hi"], usd_each=1, tokens=TOKENS)
+    with pytest.raises(ValueError, match="a price and tokens"):
+        SmartModelRouter(cost_usd=cost_usd).calibrate(["hi"], usd_each=1)
+    router = SmartModelRouter(cost_usd=cost_usd)
+    with pytest.raises(ValueError, match="even without the complex tier"):
+        router.calibrate([PLAIN], usd_each=0.0001, tokens=TOKENS)
+    assert router.complex_from == COMPLEX_FROM, "a refused calibration changes nothing"
+    assert router.calibrate(["hi"]) == MEDIUM_FROM
+
+
+def test_values_do_not_change() -> None:
+    router = SmartModelRouter()
+    values = (Signal("x", 1.0), router.route(EASY), router.record(router.route(EASY), "simple", "m", None))
+    for value, name in (
+        *zip(values, ("name", "tier", "model"), strict=True),
+        (measure(router, []), "messages"),
+        (BRIEF, "each"),
+    ):
+        with pytest.raises(AttributeError):
+            setattr(value, name, 0)
 
 
 def test_measure_counts_what_went_down_and_what_went_up() -> None:

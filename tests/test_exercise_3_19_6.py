@@ -172,6 +172,7 @@ def test_there_are_24_utc_hours_and_the_last_is_marked_as_partial(costs: CostDas
     assert hourly["partial"] == hourly["labels"][-1]
     assert hourly["series"][0]["data"] == [0.0] * 23 + [0.25]
     assert len(asyncio.run(costs.get_hourly_spending(3))["labels"]) == 3
+    assert len(asyncio.run(costs.get_hourly_spending())["labels"]) == 24
 
 
 def test_edge_an_hour_leaves_the_view_when_it_is_24_hours_old(costs: CostDashboard, clock: FakeClock) -> None:
@@ -198,6 +199,7 @@ def test_edge_the_hour_changes_on_the_full_hour(costs: CostDashboard, clock: Fak
 def test_the_ten_dearest_are_shown_and_the_others_summed_up(costs: CostDashboard) -> None:
     for index in (7, 3, 11, 0, 5, 9, 1, 10, 2, 8, 4, 6):
         costs.record(ALICE, f"c{index}", "m", Decimal(index))
+    assert len(asyncio.run(costs.get_expensive_conversations())["labels"]) == 10
     top = view(costs, ALICE)["expensive_conversations"]
     assert top["labels"] == [f"c{index}" for index in range(11, 1, -1)]
     assert top["others_usd"] == 1.0
@@ -313,6 +315,12 @@ def test_the_pace_is_one_when_share_and_time_agree(clock: FakeClock) -> None:
     assert view(costs)["budget_status"]["pace"] is None, "at the month's first second nothing can be said"
     assert view(costs)["budget_status"]["spent_usd"] == 0.0
     assert view(costs)["budget_status"]["month"] == "2026-12"
+
+
+def test_values_do_not_change() -> None:
+    for value, name in ((Month.of(NOON), "start"), (CostSettings(), "path")):
+        with pytest.raises(AttributeError):
+            setattr(value, name, 0)
 
 
 def test_bars_are_of_equal_length() -> None:
@@ -583,6 +591,28 @@ async def test_the_app_starts_twice_and_keeps_its_file(tmp_path: Path) -> None:
             await http.post("/v1/chat", json={"message": "hello"})
             models = (await http.get("/costs")).json()["spending_by_model"]["models"]
         assert models[0]["calls"] == calls
+
+
+@pytest.mark.anyio
+async def test_what_is_recorded_is_written_soon_without_anybody_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exercise_3_19_6_solution.FLUSH_S", 0.001)
+    path = tmp_path / "costs.sqlite3"
+
+    def written() -> int:
+        db = sqlite3.connect(path)
+        calls = db.execute("SELECT coalesce(sum(calls), 0) FROM models").fetchone()[0]
+        db.close()
+        return int(calls)
+
+    about = CostSettings(str(path))
+    async with serving(create_app(SETTINGS, client=client_of(OfflineModel()), cost_settings=about)) as http:
+        for calls in (1, 2):
+            await http.post("/v1/chat", json={"message": "hello"})
+            async with asyncio.timeout(5):
+                while written() < calls:  # noqa: ASYNC110  (a write to a file sets no event)
+                    await asyncio.sleep(0.001)
 
 
 def test_the_settings_are_read_from_the_environment(environment: Any) -> None:

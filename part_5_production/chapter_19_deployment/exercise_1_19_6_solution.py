@@ -369,22 +369,39 @@ class SmartModelRouter:
             "unpriced_requests": self._unpriced,
         }
 
-    def calibrate(self, messages: Iterable[str], *, complex_share: float) -> float:
-        """Set the complex threshold so that at most `complex_share` of your own log goes there; returns it.
+    def calibrate(
+        self,
+        messages: Iterable[str],
+        *,
+        complex_share: float = 1.0,
+        usd_each: float | None = None,
+        tokens: Mapping[str, tuple[int, int, int]] | None = None,
+    ) -> float:
+        """Set the complex threshold as low as your own log allows; returns it.
 
-        What is cheap enough is for you to say; what it does to the answers, `measure` says on labelled messages.
+        At most `complex_share` of the messages will go to the complex tier, and with `usd_each` a message costs no more
+        than that on average, at the `tokens` (in, out, cached) that your log shows for each tier. What is cheap enough
+        is for you to say; what it does to the answers, `measure` says. Raises ValueError where no threshold will do.
         """
-        if not 0 <= complex_share <= 1:
-            raise ValueError("complex_share must be between 0 and 1")
-        scores = sorted((sum(signal.points for signal in read(message)) for message in messages), reverse=True)
-        if not scores:
-            raise ValueError("there are no messages to calibrate on")
-        allowed = int(complex_share * len(scores))
-        self.complex_from = next(
-            (score for score in sorted(set(scores)) if sum(s >= score for s in scores) <= allowed), scores[0] + 0.1
-        )
-        self.complex_from = max(self.complex_from, self.medium_from)
-        return self.complex_from
+        scores = [sum(signal.points for signal in read(message)) for message in messages]
+        if not scores or not 0 <= complex_share <= 1:
+            raise ValueError("calibrate needs messages, and a complex_share between 0 and 1")
+        prices = {}
+        if usd_each is not None:
+            prices = {tier: self._price(self.models[tier], (tokens or {}).get(tier)) for tier in TIERS}
+            if None in prices.values():
+                raise ValueError("usd_each needs a price and tokens for each tier")
+        simple = sum(score < self.medium_from for score in scores)
+        for threshold in sorted({self.medium_from, *scores, max(scores) + 0.1}):
+            if threshold < self.medium_from:
+                continue
+            hard = sum(score >= threshold for score in scores)
+            counts = {"simple": simple, "medium": len(scores) - simple - hard, "complex": hard}
+            cost = sum(counts[tier] * (price or 0) for tier, price in prices.items()) / len(scores)
+            if hard <= complex_share * len(scores) and (usd_each is None or cost <= usd_each):
+                self.complex_from = threshold
+                return threshold
+        raise ValueError("even without the complex tier a message costs more than that")
 
     def _tier(self, score: float) -> str:
         return "complex" if score >= self.complex_from else "medium" if score >= self.medium_from else "simple"
