@@ -36,6 +36,7 @@ class Send:
     times: int = 1
     show: tuple[str, ...] = ()
     note: str = ""
+    quiet: bool = False  # sent, but not shown: the script makes a table of many
 
 
 def run(
@@ -92,14 +93,16 @@ async def play(create_app: Callable[..., FastAPI], settings: Settings, steps: It
             path = step.path.format_map(last)
             body = "" if step.json is None else json.dumps(step.json)
             times = f"   ({step.times} times)" if step.times > 1 else ""
-            say(f"\n{step.note or path}")
             sent = "".join(f"{name}: {value}  " for name, value in (key | step.headers).items())
-            say(f"  sent  {step.method} {path}  {sent}{body}{times}")
+            if not step.quiet:
+                say(f"\n{step.note or path}")
+                say(f"  sent  {step.method} {path}  {sent}{body}{times}")
             for _ in range(step.times):
                 response = await http.request(step.method, path, json=step.json, headers=key | step.headers)
-            say(f"  came  {response.status_code}  {response.text}")
-            for name in step.show:
-                say(f"        {name}: {response.headers.get(name, '-')}")
+            if not step.quiet:
+                say(f"  came  {response.status_code}  {response.text}")
+                for name in step.show:
+                    say(f"        {name}: {response.headers.get(name, '-')}")
             is_json = response.content and response.headers.get("content-type", "").startswith("application/json")
             last = response.json() if is_json and isinstance(response.json(), dict) else last
 

@@ -98,6 +98,9 @@ def survives(exercise: Exercise, mutant: Mutant, bench: Bench) -> bool:
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         file = Path(folder) / exercise.path.name
         file.write_text(mutant.source, encoding="utf-8")
+        for beside in exercise.path.parent.glob(exercise.path.stem.removesuffix("_solution") + "_*"):
+            if beside.suffix != ".py":  # a page, a vocabulary
+                (Path(folder) / beside.name).write_bytes(beside.read_bytes())
         (Path(folder) / "find_shared.py").write_text(f"import sys\nsys.path.append({str(ROOT)!r})\n", encoding="utf-8")
         if not _tests_pass(exercise, folder):
             return False
