@@ -427,7 +427,7 @@ def create_app(
             )
             yield
             return
-        embeddings: AsyncOpenAI = client or await asyncio.to_thread(new_client, settings)
+        embeddings = client if client is not None else await asyncio.to_thread(new_client, settings)
         app.state.cache = SemanticCache(OpenAIEmbedder.threshold, embed=OpenAIEmbedder(embeddings))
         yield
         if client is None:
