@@ -241,7 +241,7 @@ def test_answers_agree_when_numbers_negations_and_a_third_of_the_words_do() -> N
 def test_the_offline_embedder_is_deterministic_and_says_nothing_about_nothing() -> None:
     embed = OfflineEmbedder()
     assert embed(WEATHER).tobytes() == OfflineEmbedder()(WEATHER).tobytes()
-    assert embed("").any() == False  # noqa: E712
+    assert not embed("").any()
     assert float(np.linalg.norm(embed("How do I boil an egg?"))) == pytest.approx(1.0)
     assert embed(WEATHER).shape == (512,)
     assert OfflineEmbedder(64)(WEATHER).shape == (64,)

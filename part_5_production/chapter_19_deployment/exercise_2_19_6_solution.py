@@ -219,9 +219,9 @@ class SemanticCache:
         return True
 
     async def fetch(
-        self, message: str, ask: Callable[[], Awaitable[tuple[str, bool]]], scope: Hashable = NO_SCOPE
+        self, message: str, model: Callable[[], Awaitable[tuple[str, bool]]], scope: Hashable = NO_SCOPE
     ) -> Served:
-        """Return the cached answer, or the one that `ask()` gives with whether it may be kept.
+        """Return the cached answer, or what `model()` says, with whether it may be kept.
 
         The same question asked at the same time is asked once. Whoever leaves does not stop it for the others; when
         the last one leaves, it is cancelled. An error goes to everyone who waits, and is not kept.
@@ -233,7 +233,7 @@ class SemanticCache:
         flight = self._flights.get(key)
         leads = flight is None
         if flight is None:
-            flight = self._flights[key] = _Flight(asyncio.create_task(self._fly(message, ask, scope, verify)))
+            flight = self._flights[key] = _Flight(asyncio.create_task(self._fly(message, model, scope, verify)))
         flight.waiting += 1
         try:
             served = await asyncio.shield(flight.task)
@@ -249,7 +249,7 @@ class SemanticCache:
         return Served(served.response, Hit(served.response, 1.0, is_exact_match=True))
 
     async def _fly(
-        self, message: str, ask: Callable[[], Awaitable[tuple[str, bool]]], scope: Hashable, verify: bool
+        self, message: str, model: Callable[[], Awaitable[tuple[str, bool]]], scope: Hashable, verify: bool
     ) -> Served:
         entry = self._exact(message, scope) if verify else None
         found, vector = (entry, 1.0) if entry else None, None
@@ -265,7 +265,7 @@ class SemanticCache:
         if hit and not verify:
             return Served(hit.response, hit)
         try:
-            response, keep = await ask()
+            response, keep = await model()
         except Exception:
             if not hit:
                 raise
@@ -542,22 +542,24 @@ async def measure(
     return Measured(len(trace), hits, wrong, elapsed_ms, saved)
 
 
-def print_measured(settings: Settings) -> None:
+def improvement(settings: Settings) -> str:
     """Compare, on one trace: exact text alone, a threshold alone, and the threshold with its guard."""
 
     def exact_only(text: str) -> list[float]:
         return [0.0]  # a zero vector is similar to nothing
 
-    embed, least = OfflineEmbedder(), OfflineEmbedder.threshold
-    print(f"\none trace of {len(TRACE)} questions, the offline embedder, three ways of caching")
+    embed, least, paid = OfflineEmbedder(), OfflineEmbedder.threshold, OpenAIEmbedder.model
+    lines = [f"one trace of {len(TRACE)} questions, the offline embedder, three ways of caching"]
     for name, cache, embedder in (
         ("exact text only", SemanticCache(embed=exact_only), ""),
-        ("threshold 0.50, no guard", SemanticCache(0.5, embed=embed, guard=lambda a, b: ""), OpenAIEmbedder.model),
-        ("with the guard", SemanticCache(least, embed=embed), OpenAIEmbedder.model),
+        ("threshold 0.50, no guard", SemanticCache(0.5, embed=embed, guard=lambda a, b: ""), paid),
+        (f"threshold {least:.2f} and guard", SemanticCache(least, embed=embed), paid),
     ):
         m = asyncio.run(measure(settings, cache, TRACE, embedder=embedder))
         share = f"{m.hits}/{m.asked} hits ({m.hits / m.asked:.0%}), {m.wrong} wrong"
-        print(f"  {name:26}{share:28}{m.elapsed_ms:7.0f} ms   saved {1000 * m.saved_usd:.3f} USD per 1,000 traces")
+        saved = f"saved {1000 * m.saved_usd:.3f} USD in 1,000 such traces"
+        lines.append(f"  {name:26}{share:28}{m.elapsed_ms:7.0f} ms   {saved}")
+    return "\n".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -585,7 +587,7 @@ def main(argv: list[str] | None = None) -> int:
     ]
     status = demo.run(__doc__, create_app, steps, args)
     if not status and "--serve" not in args:
-        print_measured(Settings.load({"OFFLINE": "1"}))
+        print("\n" + improvement(Settings.load({"OFFLINE": "1"})))
     return status
 
 

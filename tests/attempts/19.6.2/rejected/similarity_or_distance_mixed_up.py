@@ -1,4 +1,4 @@
-# must fail: threshold
+# must fail: reworded, threshold
 # Compares the wrong way round, as if it were a distance.
 import os
 
