@@ -24,6 +24,7 @@ from exercise_2_19_6_solution import (
     HEAD,
     MAX_ASKED,
     MAX_ENTRIES,
+    MAX_GUARDED,
     TTL_S,
     CacheEntry,
     Hit,
@@ -273,7 +274,7 @@ def cache(clock: FakeClock) -> SemanticCache:
 def test_the_defaults_are_the_chapters() -> None:
     cache = SemanticCache()
     assert (cache.similarity_threshold, cache.max_entries, cache.ttl_s, cache.verify_share) == (0.92, 10_000, 3600, 0)
-    assert (MAX_ENTRIES, TTL_S, MAX_ASKED) == (10_000, 3600.0, 64)
+    assert (MAX_ENTRIES, TTL_S, MAX_ASKED, MAX_GUARDED, HEAD) == (10_000, 3600.0, 64, 1_000, 256)
     assert cache.entries == []
 
 
@@ -304,7 +305,13 @@ def test_one_embedding_per_miss() -> None:
     assert cache.get(WEATHER) is None
     cache.set(WEATHER, "sunny")
     assert asked == [WEATHER]
-    assert cache.stats.embedded == 1
+    assert (cache.stats.embedded, cache.stats.missed) == (1, 1)
+
+
+@pytest.mark.parametrize("value", [Scope("a", "b", "c"), CacheEntry("a", "b", ("c", "d"), 0.0), Served("a")])
+def test_what_is_returned_are_values(value: Any) -> None:
+    with pytest.raises(AttributeError):
+        value.response = value.caller = "changed"
 
 
 def test_abuse_misses_that_are_never_set_do_not_pile_up() -> None:
@@ -528,7 +535,7 @@ async def test_fetch_hits_exact_and_similar_text() -> None:
     assert similar.hit
     assert not similar.hit.is_exact_match
     assert (cache.stats.missed, cache.stats.exact, cache.stats.similar) == (1, 1, 1)
-    assert cache.stats.rates() == {"hit_rate": 2 / 3, "hit_rate_exact_only": 1 / 3}
+    assert cache.stats.rates() == pytest.approx({"hit_rate": 2 / 3, "hit_rate_exact_only": 1 / 3})
     assert SemanticCache().stats.rates() == {"hit_rate": 0.0, "hit_rate_exact_only": 0.0}
 
 
@@ -637,7 +644,7 @@ async def test_a_hit_that_is_asked_again_and_agrees_stays(question: str) -> None
     cache = SemanticCache(verify_share=0.5, chance=iter([0.5, 0.499, 0.5]).__next__)
     await cache.fetch(WEATHER, answering("sunny"))
     assert await cache.fetch(question, answering("sunny, quite")) == Served("sunny, quite")
-    assert (await cache.fetch(WEATHER, answering())).response == "sunny"
+    assert (await cache.fetch(WEATHER, answering("rainy"))).response == "sunny", "a chance of 0.5 is not under 0.5"
     assert (cache.stats.verified, cache.stats.disagreed) == (1, 0)
 
 

@@ -141,8 +141,9 @@ class Stats:
 
     def rates(self) -> dict[str, float]:
         """Return the hit rate, and the one that exact text alone would have had."""
-        asked = (self.exact + self.similar + self.missed) or 1
-        return {"hit_rate": (self.exact + self.similar) / asked, "hit_rate_exact_only": self.exact / asked}
+        asked = self.exact + self.similar + self.missed
+        share = 1 / asked if asked else 0.0
+        return {"hit_rate": (self.exact + self.similar) * share, "hit_rate_exact_only": self.exact * share}
 
 
 @dataclass
