@@ -331,6 +331,16 @@ def test_the_guard_has_the_last_word_over_the_embedder() -> None:
     assert SemanticCache(embed=everything_is_similar, guard=lambda a, b: "").set("a", "b")
 
 
+def test_edge_a_similarity_of_exactly_the_threshold_is_served_in_spite_of_rounding() -> None:
+    rows = np.random.default_rng(0).standard_normal((50, 1536))
+    for row in rows:
+        cache = SemanticCache(1.0, embed=lambda text, row=row: row, guard=lambda a, b: "")  # type: ignore[misc]
+        cache.set("one", "1")
+        hit = cache.get("two")
+        assert hit
+        assert hit.similarity <= 1.0
+
+
 def test_the_guard_looks_past_the_nearest_that_it_refuses() -> None:
     cache = SemanticCache(embed=everything_is_similar)
     cache.set("Convert 100 USD to EUR", "92")
@@ -617,13 +627,14 @@ async def test_answers_that_may_not_be_kept_are_not() -> None:
 
 
 @pytest.mark.anyio
-async def test_failure_without_an_embedding_the_model_answers() -> None:
+async def test_failure_without_an_embedding_the_model_answers(caplog: pytest.LogCaptureFixture) -> None:
     def down(text: str) -> list[float]:
         raise ConnectionError("no embeddings today")
 
     cache = SemanticCache(embed=down)
     assert await cache.fetch(WEATHER, answering("sunny")) == Served("sunny")
     assert len(cache) == 0
+    assert "no embeddings today" in caplog.text
 
 
 @pytest.mark.anyio
@@ -646,6 +657,7 @@ async def test_a_hit_that_is_asked_again_and_agrees_stays(question: str) -> None
     assert await cache.fetch(question, answering("sunny, quite")) == Served("sunny, quite")
     assert (await cache.fetch(WEATHER, answering("rainy"))).response == "sunny", "a chance of 0.5 is not under 0.5"
     assert (cache.stats.verified, cache.stats.disagreed) == (1, 0)
+    assert cache.stats.embedded == (1 if question == WEATHER else 2)
 
 
 @pytest.mark.anyio
@@ -664,7 +676,7 @@ async def test_an_entry_that_disagrees_is_dropped(question: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_failure_a_hit_that_cannot_be_verified_is_served() -> None:
+async def test_failure_a_hit_that_cannot_be_verified_is_served(caplog: pytest.LogCaptureFixture) -> None:
     cache = SemanticCache(verify_share=1.0, chance=iter([1.0, 0.0]).__next__)
     await cache.fetch(WEATHER, answering("sunny"))
 
@@ -672,6 +684,7 @@ async def test_failure_a_hit_that_cannot_be_verified_is_served() -> None:
         raise ConnectionError("down")
 
     assert await cache.fetch(WEATHER, broken) == Served("sunny", Hit("sunny", 1.0, True))
+    assert "could not be verified" in caplog.text
 
 
 # ---------------------------------------------------------------- the sweep
