@@ -1,10 +1,11 @@
 """19.6.2: the guard on labelled pairs, the cache against an oracle, concurrency, the app over HTTP, the script.
 
-`data/question_pairs.jsonl` was written by hand for this repository: 235 paraphrases and 316 pairs that one answer must
+`data/question_pairs.jsonl` was written by hand for this repository: 275 paraphrases and 346 pairs that one answer must
 not serve (numbers, negations and antonyms, names and places, directions, dates, near misses, unrelated), before and
 while the word file was tuned. Part "tuned" was tuned on. "held" was kept aside (first score: recall 54 of 63, nothing
-wrong). "third" was written when tuning was over (first score: recall 46 of 70, and one wrong hit, "1000 words" for
-"100 words"). Both have been looked at since: for a figure of your own, sweep your own pairs.
+wrong). "third" and "last" were written when tuning was over; their first scores were recall 46 of 70 and 29 of 40, each
+with one wrong hit ("1000 words" for "100 words"; how to get a mortgage for what it is). All have been looked at since:
+for a figure of your own, sweep your own pairs.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def served(cache: SemanticCache, pair: dict[str, Any]) -> bool:
     return cache._similar(pair["b"], vector, scope) is not None
 
 
-@pytest.mark.parametrize("part", ["tuned", "held", "third"])
+@pytest.mark.parametrize("part", ["tuned", "held", "third", "last"])
 @pytest.mark.parametrize("embed", [everything_is_similar, OfflineEmbedder()], ids=["everything is similar", "offline"])
 def test_the_bars_on_labelled_pairs_whatever_the_embedder(embed: Callable[[str], Any], part: str) -> None:
     cache = SemanticCache(OfflineEmbedder.threshold, embed=embed)
@@ -141,6 +142,7 @@ def test_the_chapters_pair_matches_and_paris_does_not(one: str) -> None:
         ("What is it?", "What is there to it?", "nothing in common"),
         ("Is Python simple?", "Is Python common?", "words: common, simpl"),
         ("Does the sun orbit the earth?", "Does the earth orbit the sun?", "order: "),
+        ("What is a mortgage?", "How do I get a mortgage?", "words: get"),
         ("word " * (MAX_WORDS + 1), "word " * (MAX_WORDS + 2), "too long to compare"),
     ],
 )

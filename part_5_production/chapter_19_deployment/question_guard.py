@@ -223,7 +223,9 @@ def differ(one: str, other: str) -> str:
         return "words: " + ", ".join(sorted(words ^ others))
     if not words and a.flow != b.flow:
         return "nothing in common"
-    if a.light - b.light and b.light - a.light:
+    more, less = a.light - b.light, b.light - a.light
+    verb = any(vocabulary().has("weak", word) for word in more | less)
+    if (more and less) or (verb and a.asks != b.asks):  # "What is a loan?", "How do I get a loan?"
         return "words: " + ", ".join(sorted(a.light ^ b.light))
     if [w for w in a.words if w[0].isdigit()] != [w for w in b.words if w[0].isdigit()]:
         return "order of numbers"
