@@ -177,6 +177,16 @@ async def ask(agent: Agent, message: str, conversation_id: str, *, model: str | 
     return as_reply(state["messages"][-1])
 
 
+async def remember(agent: Agent, message: str, answer: str, conversation_id: str) -> None:
+    """Write a turn that was answered without the model (from a cache) into its conversation's history."""
+    from langchain_core.messages import AIMessage, HumanMessage
+
+    graph = await agent.graph()
+    told = AIMessage(answer, response_metadata={"model": "none", "finish_reason": "stop"})
+    async with agent.turn(conversation_id):
+        await graph.aupdate_state(_run(conversation_id, None), {"messages": [HumanMessage(message), told]})
+
+
 async def stream(
     agent: Agent, message: str, conversation_id: str, *, model: str | None = None
 ) -> AsyncIterator[str | Reply]:

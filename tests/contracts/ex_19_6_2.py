@@ -1,0 +1,156 @@
+"""19.6.2: a cache that finds questions by meaning.
+
+Readings accepted: any embedder (the API's, a local one), any threshold, any place in the response; a cache per caller
+or one for all. A hit is recognised by the model's answer to an earlier question coming back.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tests.kit.app import App, Exchange
+from tests.kit.contract import NotChecked, check, expect
+
+BULLET_1 = "19.6.2 bullet 1"
+BULLET_2 = "19.6.2 bullet 2"
+BULLET_3 = "19.6.2 bullet 3"
+BULLET_4 = "19.6.2 bullet 4"
+REWORDED = (
+    ("What is the capital of France?", "What's the capital of France?"),
+    ("How do I boil an egg?", "How do I boil eggs?"),
+    ("Tell me a joke about cats", "Please tell me a joke about cats"),
+)
+UNRELATED = ("Who wrote the play Hamlet?", "How do I sort numbers in Python?", "Why do volcanoes erupt?")
+
+
+def served_again(app: App, known: str, asked: str) -> tuple[bool, Exchange]:
+    """Ask both; say whether the second was answered with what the model said to the first."""
+    first, second = app.chat(known), app.chat(asked)
+    if first.status != 200 or not first.answered:
+        raise NotChecked(f"the first question was answered {first.status}, without the model's words")
+    return bool(app.model.said(first.text) & app.model.said(second.text)), second
+
+
+def asks_the_model(app: App, before: int) -> bool:
+    """Say whether a chat completion was asked for since the model had been called `before` times."""
+    return any(call.path == "/chat/completions" for call in list(app.model.model.calls)[before:])
+
+
+@check(
+    "Two messages don't need to be identical to get a cache hit: and an identical one gets it too",
+    chapter=BULLET_1,
+    needs={"llm"},
+    hints=(
+        "The second time the same question is asked, the model must not be asked again.",
+        "Look into the cache before you call the model, and put the answer in afterwards.",
+        "hit = cache.get(message); if hit is None: answer = await ...; cache.set(message, answer)",
+    ),
+)
+def identical(app: App) -> None:
+    hit, second = served_again(app, "What is the capital of Peru?", "What is the capital of Peru?")
+    expect(hit, when="a question asked for the second time", expected="the answer given the first time", seen=second)
+
+
+@check(
+    "Two messages don't need to be identical to get a cache hit",
+    chapter=BULLET_1,
+    needs={"llm"},
+    hints=(
+        "A dictionary from text to answer finds nothing but the same text.",
+        "Compare the new question's embedding with those of all cached questions, and take the nearest.",
+        "best = max(entries, key=lambda e: cosine_similarity(e.embedding, embedding)); serve it when near enough",
+    ),
+)
+def reworded(app: App) -> None:
+    hit, second = served_again(app, "What is the capital of Chile?", "What is the capital of Chile?")
+    if not hit:
+        raise NotChecked("not even the same question is served from the cache")
+    tried: list[str] = []
+    for known, asked in REWORDED:
+        before = len(app.model.model.calls)
+        app.chat(known)
+        if not asks_the_model(app, before):
+            continue  # served from an unrelated question: another check's matter
+        hit, second = served_again(app, known, asked)
+        tried.append(f"{asked!r} after {known!r}")
+        if hit:
+            return
+    if not tried:
+        raise NotChecked("questions that were never asked before are served from the cache, too")
+    expect(
+        False,
+        when="a question asked in slightly other words: " + "; ".join(tried),
+        expected="at least one of them served from the cache",
+        seen=second,
+    )
+
+
+@check(
+    '"What\'s the weather?" and "How\'s the weather today?" should match',
+    chapter=BULLET_2,
+    needs={"llm"},
+    hints=(
+        "This pair must hit, in this order or the other.",
+        "Print the similarity of the two. It may be far under 0.92: a threshold belongs to its embedder.",
+        "Lower similarity_threshold until the pair is over it, and keep apart by other means what must not match.",
+    ),
+)
+def weather(app: App) -> None:
+    hit, second = served_again(app, "What is the capital of Cuba?", "What is the capital of Cuba?")
+    if not hit:
+        raise NotChecked("not even the same question is served from the cache")
+    hit, second = served_again(app, "What's the weather?", "How's the weather today?")
+    expect(
+        hit,
+        when='"How\'s the weather today?" after "What\'s the weather?"',
+        expected="the answer given to the first",
+        seen=second,
+    )
+
+
+@check(
+    "Use embeddings to compare message similarity",
+    chapter=BULLET_3,
+    needs={"llm"},
+    hints=(
+        "Similarity has to come from embeddings, not from comparing letters or counting words in common.",
+        'client.embeddings.create(model="text-embedding-3-small", input=message).data[0].embedding',
+        "np.dot(a, b) / (np.linalg.norm(a) * np.linalg.norm(b)) of the two embeddings",
+    ),
+)
+def embeddings(app: App) -> None:
+    before = len(app.model.model.calls)
+    seen = app.chat("How deep is the Baltic Sea?")
+    calls = list(app.model.model.calls)[before:]
+    source = app.target.file.read_text(encoding="utf-8") if app.target.file else ""
+    code = re.sub(r"#.*|\"\"\"[\s\S]*?\"\"\"", "", source)
+    expect(
+        any(call.path == "/embeddings" for call in calls) or bool(re.search("embed|encode|vectori[sz]e", code, re.I)),
+        when="a question that was never asked before",
+        expected="an embedding of it: from the API, or from an embedder in your code",
+        came=f"calls to {', '.join(call.path for call in calls) or 'nothing'}, and no embedder in the file",
+        seen=seen,
+    )
+
+
+@check(
+    "Set a similarity threshold for cache hits",
+    chapter=BULLET_4,
+    needs={"llm"},
+    hints=(
+        "The nearest question is not always near: an unrelated one must go to the model.",
+        "Compare the best similarity with the threshold before you serve it.",
+        "if best_similarity >= self.similarity_threshold: return best.response",
+    ),
+)
+def threshold(app: App) -> None:
+    app.chat("What's the weather?")
+    for message in UNRELATED:
+        before = len(app.model.model.calls)
+        second = app.chat(message)
+        expect(
+            second.status == 200 and second.answered and asks_the_model(app, before),
+            when=f'{message!r} after "What\'s the weather?"',
+            expected="an answer of its own from the model",
+            seen=second,
+        )
