@@ -147,7 +147,7 @@ def main(url: str) -> int:
 
     try:
         result, note = fetch(url)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
         print(f"cannot grade {url}: {str(error) or type(error).__name__}", file=sys.stderr)
         return 2
     print(f"{url}: {result.letter} ({result.score}), by the points of MDN's HTTP Observatory")
