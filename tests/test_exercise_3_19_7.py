@@ -224,8 +224,8 @@ async def test_a_refused_websocket_is_an_http_answer_too() -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize(("proxy", "hsts"), [("127.0.0.1", True), ("10.0.0.1", False)])
 async def test_abuse_the_scheme_is_believed_of_a_trusted_proxy_only(proxy: str, hsts: bool) -> None:
-    app = create_app(SETTINGS)
-    transport = httpx.ASGITransport(ProxyHeadersMiddleware(app, trusted_hosts=[proxy]), client=("127.0.0.1", 1))
+    uvicorns: Any = ProxyHeadersMiddleware  # typed for uvicorn's own scopes
+    transport = httpx.ASGITransport(uvicorns(create_app(SETTINGS), trusted_hosts=[proxy]), client=("127.0.0.1", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://app") as http:
         answer = await http.get("/health", headers={"X-Forwarded-Proto": "https"})
     assert_all_once(answer.headers, EXPECTED | (HSTS if hsts else {}))

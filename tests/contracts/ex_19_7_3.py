@@ -31,7 +31,7 @@ def answer(app: App) -> Exchange:
 
 def value(exchange: Exchange, name: str) -> str:
     """Return a header's value, empty where it is missing."""
-    return exchange.headers.get(name, "").strip()
+    return str(exchange.headers.get(name, "")).strip()
 
 
 def missing(exchange: Exchange) -> list[str]:
