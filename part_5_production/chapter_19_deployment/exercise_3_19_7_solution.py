@@ -202,8 +202,8 @@ def create_app(
     @app.post("/v1/chat")
     async def chat(request: Request, body: ChatRequest, caller: Caller) -> ChatResponse:
         conversation_id = body.conversation_id or uuid.uuid4().hex
-        reply = await unless_gone(request, ask(request.app.state.agent, body.message, f"{caller}/{conversation_id}"))
-        return ChatResponse(response=reply.text, conversation_id=conversation_id)
+        turn = ask(request.app.state.agent, body.message, f"{caller}/{conversation_id}")
+        return ChatResponse(response=(await unless_gone(request, turn)).text, conversation_id=conversation_id)
 
     return app
 
