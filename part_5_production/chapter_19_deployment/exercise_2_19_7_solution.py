@@ -281,7 +281,7 @@ task      L    L[OJR]:
 task      YL   YL[OJR]
 task      YLh  YL[JO]h
 machine   iuhN iuh_{0,2}N
-machine   N    (?<![^|:,])NN?:
+machine   N:   N(?<![^|:,].)N?:
 machine   sUh  s@_?Uh
 harm      wH   w_{0,4}H
 harm      cT   c_?T
