@@ -23,6 +23,7 @@ import asyncio
 import base64
 import binascii
 import codecs
+import itertools
 import json
 import logging
 import math
@@ -63,7 +64,8 @@ LOOKALIKES = str.maketrans(
 )
 FOLDED = INVISIBLE | TAGS | LOOKALIKES | dict.fromkeys([0x200C, 0x200D, *range(0x300, 0x370), *range(0xFE00, 0xFE10)])
 LEET = str.maketrans("013457@$!|", "oieastasil")
-SEPARATORS = str.maketrans('"(*_`[]{}<>#/=+~\u201c\u201d', " " * 18)
+STOPS, SEPARATORS = ".!?;)\n", '"(*_`[]{}<>#/=+~\u201c\u201d'
+SPLIT = str.maketrans(STOPS + SEPARATORS, "|" * len(STOPS) + " " * len(SEPARATORS))
 ENCODED = re.compile(r"[A-Za-z0-9+/=_-]{16,}")
 MAX_DEPTH = 2  # encodings within encodings
 
@@ -197,8 +199,6 @@ WORDS = {word: letter for letter, words in CLASSES.items() for word in words.spl
 # Columns: kind, letters that must occur (quick to look for), pattern. "ignore all previous instructions" reads VAPO.
 RULES = """
 override  VQ   V@_?Q(?:[|,p]|$)
-override  lf   [nZ]lh{0,2}f
-override  VY   VY_?[OR]
 override  VY   V@_{0,4}Y_{0,3}[ORJ]
 override  V    V@_{0,3}[PA]_{0,3}[OR]
 override  V    V@_{0,3}[OR]_{0,3}[Pt]
@@ -214,24 +214,29 @@ override  VY   V@_{0,3}[OR]_?Y[DG]
 override  Vqt  V@_?q[^|I]{0,3}t
 override  Vuh  V@_?uh_{0,3}[NRO]
 override  VJ   V@_{0,2}J
+override  VU   V@_{0,2}U
 override  yY   y@_{0,3}Y_{0,3}[ORTN]
 override  yJP  y@_{0,2}JP
-override  eY   e_{0,2}Y_{0,3}[OR]
-override  RNhe RNhe
-override  nBN  n@B_{0,4}N
 override  yRY  y@_{0,2}R_{0,2}Y
+override  nBN  n@B_{0,4}N
 override  nf   n@f_{0,3}[YSQP]_{0,2}[ORTj]
 override  nf   n@f_{0,3}[OR]_{0,3}[Pt]
 override  nfqt n@f_?q_{0,2}t
+override  lf   [nZ]lh{0,2}f
+override  VY   VY_?[OR]
+override  eY   e_{0,2}Y_{0,3}[OR]
+override  RNhe RNhe
 override  hnf  hnf_{0,3}[YSQP]_{0,2}[ORTj]
 override  Zf   Z_?f_{0,3}[YSQPOR]
 override  unf  u_?h?nh?h?f_{0,3}[OR]
 override  l    [uv]h?_?[nZ]l_{0,5}[ORXb]
-override  -    [YPA]_{0,3}[OR]_{0,4}(?:[nZ]l|e|nf)
+override  l    [YPA]_{0,3}[OR]_{0,4}[nZ]l
+override  e    [YPA]_{0,3}[OR]_{0,4}e
+override  nf   [YPA]_{0,3}[OR]_{0,4}nf
 override  nf   n_{0,2}[YP]_{0,2}[OR]_?f
 override  WAP  W_{0,2}A_{0,2}P
-override  VU   V@_{0,2}U
-override  V    [SQ]V[:|]
+override  V    V(?<=[SQ].)[:|]
+role      EGN  E@_?GN(?:[|p]|$)
 role      nb   n_?b_{0,3}[ORX]
 role      !N   !_?N
 role      X    [BuvNI]h?[^|q]{0,12}X
@@ -239,26 +244,30 @@ role      XN   X_{0,2}N
 role      Z    [BNv][^|q]{0,10}Z_{0,4}[ORX]
 role      uhZ  uh[^|q]{0,10}Z_{0,4}[ORX]
 role      nr   [uvN]_{0,5}nr
-role      EGN  E@_?GN(?:[|p]|$)
 role      ufn  u_{0,2}f_{0,4}n
 role      ZRf  Z_?T?R_{0,2}f
+reveal    sP   s@_{0,2}P[OT]
+reveal    sP   s@_{0,2}[OT]_?P
+reveal    sAP  s@M?_{0,2}A_{0,2}P
+reveal    sK   s@M?[^|aI]{0,3}K
+reveal    s    s@M?[^|aI]{0,3}[Sk](?:[|,p]|$)
+reveal    suht s@_{0,6}uht
+reveal    sku  s@M?[^|aI]{0,3}k_?u
 reveal    qYPO q_{0,4}YPO
 reveal    Y    [sz]M?_{0,6}Y_{0,3}[Om]
 reveal    Y    [sz]M?_{0,4}Y_{0,2}[SQPA]_{0,2}[RTKj]
-reveal    -    [sz]M?[^|a]{0,3}[SQ]_?[OTj]
+reveal    S    [sz]M?[^|a]{0,3}S_?[OTj]
+reveal    Q    [sz]M?[^|a]{0,3}Q_?[OTj]
 reveal    SO   [sz][^|a]{0,8}S_?O
 reveal    YQ   YQ_?[ORj]
 reveal    SYO  S_{0,3}YO
 reveal    Ytu  Y[DG]_?tu
 reveal    uht  [OR]_?uh_?t
 reveal    TP   T_?P_{0,2}[jO]
-reveal    sP   s@_{0,2}P[OT]
-reveal    sP   s@_{0,2}[OT]_?P
 reveal    qh   qh[^|Ia]?[KS](?:[|,p]|$)
 reveal    qhsu qh_{0,2}su
 reveal    SQO  SQO
 reveal    sOP  s_{0,3}O_{0,4}P
-reveal    sAP  s@M?_{0,2}A_{0,2}P
 reveal    APS  [sz]@_{0,2}A_{0,2}P_{0,6}S
 reveal    sut  s_{0,4}[Tj]_{0,3}uh?t
 reveal    sg   s_{0,2}[TP]_{0,3}g_{0,2}[uv]
@@ -268,29 +277,38 @@ reveal    qhYO qhYP?O
 reveal    qut  q_?[OR]_{0,4}u_{0,2}t
 reveal    qsu  q_?[OR]_{0,4}su
 reveal    qhut qhuh?t
-reveal    sK   s@M?[^|aI]{0,3}K
-reveal    s    s@M?[^|aI]{0,3}[Sk](?:[|,p]|$)
-reveal    suht s@_{0,6}uht
 reveal    sAu  sM?_{0,2}A_{0,2}[OR]_?u
 reveal    sOS  s_{0,3}O_{0,2}S
-reveal    sku  s@M?[^|aI]{0,3}k_?u
 authority IY   Ih?Y[DG]
 authority I    I[ou]u?h?_{0,2}[sV]
 authority Iou  I_{0,2}ou
 task      L    L[OJR]:
 task      YL   YL[OJR]
 task      YLh  YL[JO]h
+machine   sUh  s@_?Uh
 machine   iuhN iuh_{0,2}N
 machine   N:   N(?<![^|:,].)N?:
-machine   sUh  s@_?Uh
 harm      wH   w_{0,4}H
 harm      cT   c_?T
 """
 COMMAND = "(?:(?<![^|:,p].)|(?<=[uv].)|(?<=u[hp].)|(?<=u[hp][hp].)|(?<=u[hp][hp][hp].))"
-COMPILED = tuple(
-    (kind, frozenset(needs.replace("-", "")), re.compile(pattern.replace("@", COMMAND).replace("_", "[^|]")))
-    for kind, needs, pattern in (rule.split() for rule in RULES.strip().splitlines())
-)
+
+
+def compiled(rules: str) -> Iterator[tuple[str, frozenset[str], re.Pattern[str]]]:
+    """Yield kind, letters that must occur, and one expression for all rules of a kind that start with one command."""
+
+    def start(rule: list[str]) -> tuple[str, str]:
+        return rule[0], rule[2][:2] if rule[2][1] == "@" else rule[2]
+
+    for (kind, _), same in itertools.groupby(map(str.split, rules.strip().splitlines()), key=start):
+        rows = list(same)
+        first, rests = rows[0][2][:2], "|".join(row[2][2:] for row in rows)
+        pattern = f"{first}(?:{rests})" if len(rows) > 1 else rows[0][2]
+        needs = frozenset.intersection(*(frozenset(row[1]) for row in rows)) - {"-"}
+        yield kind, needs, re.compile(pattern.replace("@", COMMAND).replace("_", "[^|]"))
+
+
+COMPILED = tuple(compiled(RULES))
 MARKUP = ("<|im_", "<|sys", "<|user", "<|end", "<<sys>>", "</system>", "[inst]", "### system", "### instruc")
 LEETED = re.compile(r"[013457@$](?<=[a-z].)[a-z]")  # a digit inside a word
 RUN_TOGETHER = re.compile(
@@ -331,10 +349,9 @@ def detect(text: str, depth: int = MAX_DEPTH) -> Detection | None:
 
 def read(folded: str) -> tuple[list[str], str]:
     """Return the words and stops of a text, and the letters of their classes, one each."""
-    for end in ".!?;)\n":
-        folded = folded.replace(end, " | ")
-    words = folded.replace(",", " , ").replace(":", " : ").translate(SEPARATORS).split()
-    return words, "".join([WORDS.get(word, "-") for word in words])
+    words = folded.translate(SPLIT).replace("|", " | ").replace(",", " , ").replace(":", " : ").split()
+    letter = WORDS.get
+    return words, "".join([letter(word, "-") for word in words])
 
 
 def by_rules(folded: str, words: list[str], line: str) -> Detection | None:
