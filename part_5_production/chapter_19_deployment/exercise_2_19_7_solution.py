@@ -123,7 +123,7 @@ def hex_text(run: str) -> str:
 # ---------------------------------------------------------------- the detector: rules over classes of words
 
 CLASSES = {
-    "V": "ignore disregard forget override overwrite bypass skip discard overlook neglect omit disobey violate "
+    "V": "ignore disregard forget override overwrite bypass discard overlook neglect omit disobey violate "
     "circumvent unlearn dismiss evade break ignora ignorez ignoriere ignoriert vergiss vergesst olvida olvide "
     "esquece esqueca oublie oubliez dimentica missachte",  # to set aside
     "f": "follow following obey obeying adhere comply respect heed listen apply attention mind exist",  # to follow
@@ -135,8 +135,7 @@ CLASSES = {
     "g": "beginning starting begins start begin",
     "A": "all everything any anything every each whatever entire whole full complete todas todos alle allen "
     "toutes tous tutte tutti",  # all of it
-    "S": "hidden secret internal confidential underlying exact verbatim pre-prompt preprompt sistema "
-    "systeme",  # kept from users
+    "S": "hidden secret internal confidential underlying pre-prompt preprompt sistema systeme",  # kept from users
     "O": "instruction instructions prompt prompts directive directives programming guardrails safeguards "
     "instrucciones anweisungen istruzioni instrucoes consignes systemprompt",  # a model's instructions
     "R": "rule rules guideline guidelines restriction restrictions policy policies limits limitation "
@@ -147,7 +146,7 @@ CLASSES = {
     "m": "configuration config settings setup",
     "J": "task goal job objective mission role",  # its work
     "L": "new real actual true updated only sole",  # newly given
-    "Y": "your ur yours tu tus deine deinen ton tes votre vos tuo tuoi tue seu suas",
+    "Y": "your ur yours tu tus deine deinen tes votre vos tuo tuoi tue seu suas",
     "u": "you u you'll you'd",  # the model
     "v": "you're youre",
     "I": "i i'm im we my our i've we're",  # the speaker
@@ -184,7 +183,7 @@ CLASSES = {
     "H": "bomb bombs explosive explosives meth methamphetamine napalm sarin ricin molotov malware ransomware "
     "keylogger",  # harm
     "c": "racist sexist hateful homophobic antisemitic",
-    "y": "drop cancel erase delete suspend disable deactivate remove abandon clear wipe change",  # to undo
+    "y": "skip drop cancel erase delete suspend disable deactivate remove abandon clear wipe change",  # to undo
     "x": "b c d e f g h j k l m n o p q r s t v w x y z",  # single letters
     "W": "overrides supersedes replaces nullifies invalidates",
     "b": "bound restricted limited constrained governed subject",
@@ -193,6 +192,7 @@ CLASSES = {
     "C": "rot13 reverse reversed backwards backward decode decoded decipher cipher caesar mirrored",
     "Q": "system",
     "i": "if",
+    "F": "exact exactly verbatim",
 }
 WORDS = {word: letter for letter, words in CLASSES.items() for word in words.split()} | {c: c for c in "|,:"}
 # @ means: where a command stands (start of a clause, or after "you", "please", "can you"); _ is any word of the clause.
@@ -213,7 +213,7 @@ override  V    V@_{0,2}[SQ]_?[OTRj]
 override  VY   V@_{0,3}[OR]_?Y[DG]
 override  Vqt  V@_?q[^|I]{0,3}t
 override  Vuh  V@_?uh_{0,3}[NRO]
-override  VJ   V@_{0,2}J
+override  VJ   V@_{0,2}J(?:[|,p]|$)
 override  VU   V@_{0,2}U
 override  yY   y@_{0,3}Y_{0,3}[ORTN]
 override  yJP  y@_{0,2}JP
@@ -247,9 +247,9 @@ role      nr   [uvN]_{0,5}nr
 role      ufn  u_{0,2}f_{0,4}n
 role      ZRf  Z_?T?R_{0,2}f
 reveal    sP   s@_{0,2}P[OT]
-reveal    sP   s@_{0,2}[OT]_?P
+reveal    sP   s@_{0,2}[OT]_?P(?:[|,pg]|$)
 reveal    sAP  s@M?_{0,2}A_{0,2}P
-reveal    sK   s@M?[^|aI]{0,3}K
+reveal    sK   s@M?[^|aI]{0,3}K(?:[|,puhC]|$)
 reveal    s    s@M?[^|aI]{0,3}[Sk](?:[|,p]|$)
 reveal    suht s@_{0,6}uht
 reveal    sku  s@M?[^|aI]{0,3}k_?u
@@ -260,12 +260,12 @@ reveal    S    [sz]M?[^|a]{0,3}S_?[OTj]
 reveal    Q    [sz]M?[^|a]{0,3}Q_?[OTj]
 reveal    SO   [sz][^|a]{0,8}S_?O
 reveal    YQ   YQ_?[ORj]
-reveal    SYO  S_{0,3}YO
+reveal    FYO  F_{0,3}YO
 reveal    Ytu  Y[DG]_?tu
 reveal    uht  [OR]_?uh_?t
 reveal    TP   T_?P_{0,2}[jO]
 reveal    qh   qh[^|Ia]?[KS](?:[|,p]|$)
-reveal    qhsu qh_{0,2}su
+reveal    qhsu qh[^|I]{0,2}su
 reveal    SQO  SQO
 reveal    sOP  s_{0,3}O_{0,4}P
 reveal    APS  [sz]@_{0,2}A_{0,2}P_{0,6}S
@@ -277,13 +277,13 @@ reveal    qhYO qhYP?O
 reveal    qut  q_?[OR]_{0,4}u_{0,2}t
 reveal    qsu  q_?[OR]_{0,4}su
 reveal    qhut qhuh?t
-reveal    sAu  sM?_{0,2}A_{0,2}[OR]_?u
+reveal    sAu  sM?_{0,2}A_{0,2}[OR]_?uh{0,2}(?:f|[|,p]|$)
 reveal    sOS  s_{0,3}O_{0,2}S
 authority IY   Ih?Y[DG]
 authority I    I[ou]u?h?_{0,2}[sV]
 authority Iou  I_{0,2}ou
 task      L    L[OJR]:
-task      YL   YL[OJR]
+task      YLO  YLO
 task      YLh  YL[JO]h
 machine   sUh  s@_?Uh
 machine   iuhN iuh_{0,2}N
