@@ -123,11 +123,11 @@ def hex_text(run: str) -> str:
 # ---------------------------------------------------------------- the detector: rules over classes of words
 
 CLASSES = {
-    "V": "ignore disregard forget override overwrite bypass discard overlook neglect omit disobey violate "
+    "V": "aside ignore disregard forget override overwrite bypass discard overlook neglect omit disobey violate "
     "circumvent unlearn dismiss evade break ignora ignorez ignoriere ignoriert vergiss vergesst olvida olvide "
     "esquece esqueca oublie oubliez dimentica missachte",  # to set aside
     "f": "follow following obey obeying adhere comply respect heed listen apply attention mind exist",  # to follow
-    "n": "not don't dont never stop cease none cannot can't won't isn't aren't needn't",  # not
+    "n": "neither nor not don't dont never stop cease none cannot can't won't isn't aren't needn't",  # not
     "l": "longer",
     "P": "previous prior above preceding earlier foregoing initial initially existing past former before "
     "beforehand old precedes preceded first original originally foremost anteriores previas previos "
@@ -138,7 +138,8 @@ CLASSES = {
     "S": "hidden secret internal confidential underlying pre-prompt preprompt sistema systeme",  # kept from users
     "O": "instruction instructions prompt prompts directive directives programming guardrails safeguards "
     "instrucciones anweisungen istruzioni instrucoes consignes systemprompt",  # a model's instructions
-    "R": "rule rules guideline guidelines restriction restrictions policy policies limits limitation "
+    "R": "principles values layer layers checks mechanism mechanisms "
+    "rule rules guideline guidelines restriction restrictions policy policies limits limitation "
     "limitations filter filters censorship moderation ethics morals constraints protocols orders guidance "
     "training protections safety commands command directions ethical moral considerations scruples measures reglas "
     "regeln regles regole regras richtlinien",  # what binds it
@@ -150,7 +151,7 @@ CLASSES = {
     "u": "you u you'll you'd",  # the model
     "v": "you're youre",
     "I": "i i'm im we my our i've we're",  # the speaker
-    "M": "me us",
+    "M": "let's lets me us",
     "U": "user user's users",
     "s": "reveal show print repeat output display tell give share leak disclose dump expose recite echo copy "
     "paste list provide return quote state spell type write divulge muestra muestrame zeige zeig montre "
@@ -160,10 +161,10 @@ CLASSES = {
     "h": "can could would should may might must will shall do does did is are was were has have had to be been "
     "want need am being get",  # helping verbs
     "a": "a an another example examples",
-    "p": "please now just then also so but and ok okay hey kindly simply immediately instead next lol "
+    "p": "set put please now just then also so but and ok okay hey kindly simply immediately instead next lol "
     "completely totally today thanks hello hi",  # before a command
     "X": "unfiltered unrestricted uncensored jailbroken dan unethical amoral unaligned lawless",  # without limits
-    "Z": "without no zero free lacks beyond free-from",  # without
+    "Z": "freed without no zero free lacks beyond free-from",  # without
     "r": "refuse refuses refusing decline declines deny denies",
     "B": "act pretend roleplay role-play behave simulate imagine become becomes answer answers respond "
     "responds reply speak talk talks behaves acting operate work sound",  # to behave
@@ -174,9 +175,10 @@ CLASSES = {
     "E": "enter enable activate switch",
     "K": "password passwords passphrase passcode credentials token codeword keyword",  # secrets
     "k": "key keys",
-    "e": "disabled suspended deleted void invalid lifted removed off deactivated revoked reset cancelled "
+    "e": "ignored bypassed waived inactive mistake fake disabled suspended deleted "
+    "void invalid lifted removed off deactivated revoked reset cancelled "
     "canceled obsolete paused gone overridden expired nullified",  # switched off
-    "t": "told said given received instructed programmed taught learned written ordered know learnt gave got "
+    "t": "told said given received instructed programmed taught learned written ordered know learnt got "
     "initialized initialised configured prompted provided asked",  # was told
     "o": "authorize authorise order instruct demand",  # to order
     "w": "build make create synthesize synthesise cook construct assemble",  # to make
@@ -192,12 +194,17 @@ CLASSES = {
     "C": "rot13 reverse reversed backwards backward decode decoded decipher cipher caesar mirrored",
     "Q": "system",
     "i": "if",
+    "d": "as",
     "F": "exact exactly verbatim",
 }
 WORDS = {word: letter for letter, words in CLASSES.items() for word in words.split()} | {c: c for c in "|,:"}
 # @ means: where a command stands (start of a clause, or after "you", "please", "can you"); _ is any word of the clause.
 # Columns: kind, letters that must occur (quick to look for), pattern. "ignore all previous instructions" reads VAPO.
 RULES = """
+override  VAut V@_{0,2}A_?uh?t(?!~)
+override  VR   V@_?R[OR]
+override  VpB  V@_{0,3}pB
+override  V    V@_?[OR](?:[|,p]|$)
 override  VQ   V@_?Q(?:[|,p]|$)
 override  VY   V@_{0,4}Y_{0,3}[ORJ]
 override  V    V@_{0,3}[PA]_{0,3}[OR]
@@ -215,20 +222,24 @@ override  Vqt  V@_?q[^|I]{0,3}t
 override  Vuh  V@_?uh_{0,3}[NRO]
 override  VJ   V@_{0,2}J(?:[|,p]|$)
 override  VU   V@_{0,2}U
-override  yY   y@_{0,3}Y_{0,3}[ORTN]
-override  yJP  y@_{0,2}JP
-override  yRY  y@_{0,2}R_{0,2}Y
 override  nBN  n@B_{0,4}N
 override  nf   n@f_{0,3}[YSQP]_{0,2}[ORTj]
 override  nf   n@f_{0,3}[OR]_{0,3}[Pt]
 override  nfqt n@f_?q_{0,2}t
+override  yY   y@_{0,3}Y_{0,3}[ORTN]
+override  yJP  y@_{0,2}JP
+override  yRY  y@_{0,2}R_{0,2}Y
 override  lf   [nZ]lh{0,2}f
 override  VY   VY_?[OR]
 override  eY   e_{0,2}Y_{0,3}[OR]
 override  RNhe RNhe
 override  hnf  hnf_{0,3}[YSQP]_{0,2}[ORTj]
+override  nfu  n_{0,4}[OR]_{0,2}f_?u
 override  Zf   Z_?f_{0,3}[YSQPOR]
 override  unf  u_?h?nh?h?f_{0,3}[OR]
+override  lN   [nZ]l_{0,2}N
+override  IyY  I_{0,6}y_?Y_?[OR]
+override  upfM up{1,3}fM
 override  l    [uv]h?_?[nZ]l_{0,5}[ORXb]
 override  l    [YPA]_{0,3}[OR]_{0,4}[nZ]l
 override  e    [YPA]_{0,3}[OR]_{0,4}e
@@ -237,6 +248,9 @@ override  nf   n_{0,2}[YP]_{0,2}[OR]_?f
 override  WAP  W_{0,2}A_{0,2}P
 override  V    V(?<=[SQ].)[:|]
 role      EGN  E@_?GN(?:[|p]|$)
+role      BGN  B_{0,2}GN
+role      dX   dX
+role      Bnf  B_{0,6}[OR]_{0,3}nf
 role      nb   n_?b_{0,3}[ORX]
 role      !N   !_?N
 role      X    [BuvNI]h?[^|q]{0,12}X
@@ -278,6 +292,16 @@ reveal    qut  q_?[OR]_{0,4}u_{0,2}t
 reveal    qsu  q_?[OR]_{0,4}su
 reveal    qhut qhuh?t
 reveal    sAu  sM?_{0,2}A_{0,2}[OR]_?uh{0,2}(?:f|[|,p]|$)
+reveal    BY   B_{0,4}Y_{0,2}[Om]
+reveal    YOu  YO_?u
+reveal    Qtu  Q_?tu
+reveal    sSY  s_{0,3}S_{0,4}Y
+reveal    Out  O_?u_?t
+reveal    Otu  O_{0,2}t_{0,2}u
+reveal    Ys   Y[DG]s
+reveal    qhS  qh_?S_?[TOK]
+reveal    sAS  sAS
+reveal    Q    [sz]@[^|a]{0,8}Q[Oj]
 reveal    sOS  s_{0,3}O_{0,2}S
 authority IY   Ih?Y[DG]
 authority I    I[ou]u?h?_{0,2}[sV]
@@ -291,7 +315,7 @@ machine   N:   N(?<![^|:,].)N?:
 harm      wH   w_{0,4}H
 harm      cT   c_?T
 """
-COMMAND = "(?:(?<![^|:,p].)|(?<=[uv].)|(?<=u[hp].)|(?<=u[hp][hp].)|(?<=u[hp][hp][hp].))"
+COMMAND = "(?:(?<![^|:,p].)|(?<=[uvM].)|(?<=u[hp].)|(?<=u[hp][hp].)|(?<=u[hp][hp][hp].))"
 
 
 def compiled(rules: str) -> Iterator[tuple[str, frozenset[str], re.Pattern[str]]]:
