@@ -250,6 +250,11 @@ def test_edge_hsts_that_protects_nobody_is_refused(arguments: tuple[Any, ...]) -
         Hsts(*arguments)
 
 
+def test_hsts_is_a_value() -> None:
+    with pytest.raises(AttributeError):
+        Hsts().preload = True  # type: ignore[misc]
+
+
 @pytest.mark.anyio
 async def test_preload_warns_and_the_given_hsts_is_sent(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
