@@ -7,6 +7,7 @@ import base64
 import codecs
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -191,12 +192,16 @@ def test_the_filter_lets_other_replies_pass() -> None:
     assert not OutputFilter("", ()).leaks("anything")
 
 
-def test_edge_a_run_of_the_prompt_counts_from_its_length_on() -> None:
-    filter_ = OutputFilter("abcdefghij", run=5)
-    assert filter_.leaks("x abcde x")
+def test_edge_any_twice_a_piece_in_a_row_is_found_and_less_than_a_piece_is_not() -> None:
+    letters = "abcdefghijklmnopqrst"
+    filter_ = OutputFilter(letters, piece=5)
+    assert all(filter_.leaks(f"xx {letters[i : i + 9]} yy") for i in range(12))
+    assert not any(filter_.leaks(letters[i : i + 4]) for i in range(17))
     assert filter_.leaks("FGHIJ")
-    assert not filter_.leaks("abcd efg".replace("e", "x"))
-    assert OutputFilter("abc", run=40).leaks("it is abc.")
+    assert not filter_.leaks("efghi")
+    assert OutputFilter("abc").leaks("it is a.b.c")
+    assert OutputFilter("x" * 29 + "y").leaks("x" * 29 + "y")
+    assert not OutputFilter("x" * 29 + "y").leaks("x" * 29)
 
 
 # ---------------------------------------------------------------- statistics and judge
@@ -316,6 +321,17 @@ def test_turns_come_in_their_order() -> None:
     case = Case("multi-turn", "say", "three", turns=("one", "t\u200bwo"))
     assert [m["content"] for m in messages_of(case)[1:]] == ["one", "t\u200bwo", "three"]
     assert [m["content"] for m in messages_of(case, "normalise")[1:]] == ["one", "two", "three"]
+
+
+@pytest.mark.anyio
+async def test_a_live_run_plays_without_and_with_everything_until_the_budget_is_used_up() -> None:
+    rows, _ = await module.experiment(replace(SETTINGS, offline=True), live=True, max_calls=60, max_usd=1.0)
+    assert [row.name for row in rows] == ["none", "all"]
+    assert rows[0].n + rows[0].benign == 60
+    assert rows[0].errors == 101 - 60
+    assert rows[0].through == 0, "the stand-in only echoes"
+    rows, _ = await module.experiment(replace(SETTINGS, offline=True), live=True, max_calls=500, max_usd=0.0)
+    assert rows[0].errors == 101
 
 
 @pytest.mark.anyio

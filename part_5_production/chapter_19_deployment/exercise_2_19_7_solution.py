@@ -69,6 +69,8 @@ FOLDED = INVISIBLE | TAGS | LOOKALIKES | dict.fromkeys([0x200C, 0x200D, *range(0
 LEET = str.maketrans("013457@$!|", "oieastasil")
 STOPS, SEPARATORS = ".!?;)\n", '"(*_`[]{}<>#/=+~\u201c\u201d'
 SPLIT = str.maketrans(STOPS + SEPARATORS, "|" * len(STOPS) + " " * len(SEPARATORS))
+SQUEEZE = str.maketrans("", "", "".join(chr(code) for code in range(128) if not chr(code).isalnum()))
+ROT13 = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
 ENCODED = re.compile(r"[A-Za-z0-9+/=_-]{16,}")
 MAX_DEPTH = 2  # encodings within encodings
 
@@ -86,20 +88,26 @@ def fold(text: str) -> str:
     return text.lower() if text.isascii() else unicodedata.normalize("NFKD", text).lower().translate(FOLDED).lower()
 
 
-def views(text: str, depth: int = MAX_DEPTH) -> Iterator[str]:
-    """Yield the folded text and what it is when decoded: reversed, ROT13, spaced out, base64, hex; linear in length."""
+def squeeze(text: str) -> str:
+    """Return only the letters and digits of a text, folded: spaces, dashes and line breaks hide nothing then."""
     folded = fold(text)
-    yield folded
-    yield folded[::-1]
-    yield codecs.encode(folded, "rot13")
-    yield re.sub(r"[^a-z0-9]", "", folded)
+    return folded.translate(SQUEEZE) if folded.isascii() else re.sub("[^a-z0-9]", "", folded)
+
+
+def views(text: str, depth: int = MAX_DEPTH) -> Iterator[str]:
+    """Yield a text folded, squeezed, reversed, in ROT13, and the same of what is encoded in it; linear in length."""
+    yield fold(text)
+    letters = squeeze(text)
+    yield letters
+    yield letters[::-1]
+    yield letters.translate(ROT13)
     for inner in decoded(text) if depth else ():
         yield from views(inner, depth - 1)
 
 
 def decoded(text: str) -> Iterator[str]:
-    """Yield the readable text inside base64 and hex runs of 16 characters or more, each line break joined as well."""
-    for source in {text, "".join(text.split())}:
+    """Yield the readable text inside base64 and hex runs of 16 characters or more, also where lines break them."""
+    for source in (text, text.replace("\n", "")) if "\n" in text else (text,):
         for run in ENCODED.findall(source):
             for decode in (base64_text, hex_text):
                 if (inner := decode(run)) and " ".join(inner.split()).isprintable():
@@ -369,7 +377,7 @@ def detect(text: str, depth: int = MAX_DEPTH) -> Detection | None:
     if not found and max(map(len, words), default=0) >= 16:
         found = next(filter(None, (detect(inner, depth - 1) for inner in decoded(text))), None)
     if not found and "C" in line:
-        turned = (folded[::-1], codecs.encode(folded, "rot13"))
+        turned = (folded[::-1], folded.translate(ROT13))
         found = next(filter(None, (by_rules(other, *read(other)) for other in turned)), None)
     return found
 
@@ -434,30 +442,21 @@ class ToolPolicy:
 
 
 class OutputFilter:
-    """Finds a secret, or a run of the system prompt, in a reply: plain, spaced out, reversed, ROT13, base64 or hex.
+    """Finds a secret, or a piece of the system prompt, in a reply: plain, spaced out, reversed, ROT13, base64 or hex.
 
+    The prompt is cut into pieces of `piece` letters, so of twice as many in a row one is always found whole.
     A paraphrase of the prompt passes, unless it carries one of the secrets.
     """
 
-    def __init__(self, system_prompt: str, known_secrets: Iterable[str] = (), *, run: int = 40) -> None:
+    def __init__(self, system_prompt: str, known_secrets: Iterable[str] = (), *, piece: int = 30) -> None:
         letters = squeeze(system_prompt)
-        run = max(1, min(run, len(letters)))
-        self._secrets = tuple(filter(None, map(squeeze, known_secrets)))
-        self._run, self._pieces = run, {letters[i : i + run] for i in range(len(letters) - run + 1)}
+        starts = range(0, max(1, len(letters) - piece + 1), piece)
+        pieces = [letters[start : start + piece] for start in starts]
+        self._needles = tuple(filter(None, (*pieces, *map(squeeze, known_secrets))))
 
     def leaks(self, reply: str) -> bool:
-        """Tell whether the reply gives away a secret or `run` letters of the prompt in a row."""
-        return any(self._in(squeeze(view)) for view in views(reply))
-
-    def _in(self, letters: str) -> bool:
-        if any(secret in letters for secret in self._secrets):
-            return True
-        return any(letters[i : i + self._run] in self._pieces for i in range(len(letters) - self._run + 1))
-
-
-def squeeze(text: str) -> str:
-    """Return only the letters and digits of a text, folded."""
-    return re.sub(r"[^a-z0-9]", "", fold(text))
+        """Tell whether the reply gives away a secret or a piece of the prompt."""
+        return any(needle in view for view in views(reply) for needle in self._needles)
 
 
 def bound_95(hits: int, n: int) -> float:
