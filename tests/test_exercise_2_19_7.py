@@ -197,6 +197,15 @@ def test_the_filter_finds_prompt_and_secret_in_any_dress(secret: str, how: str) 
     assert OutputFilter(PROMPT, ("ref-0123456789ab",)).leaks(reply)
 
 
+def test_edge_the_filter_opens_two_layers_and_joins_broken_lines() -> None:
+    filter_ = OutputFilter("", ("ref-0123456789ab",))
+    text = "the reference is ref-0123456789ab"
+    for layers in range(1, 4):
+        text = base64.b64encode(text.encode()).decode()
+        assert filter_.leaks(text) == (layers <= 2)
+        assert filter_.leaks("\n".join(text[i : i + 10] for i in range(0, len(text), 10))) == (layers <= 2)
+
+
 def test_the_filter_lets_other_replies_pass() -> None:
     filter_ = OutputFilter(PROMPT, ("ref-0123456789ab", ""))
     assert not filter_.leaks("We sell lamps. You sell lamps too?")
