@@ -116,6 +116,13 @@ def test_edge_two_layers_of_encoding_are_opened_and_no_more() -> None:
         assert (detect(text) is not None) == (layers <= 2)
 
 
+def test_the_url_safe_alphabet_is_read_too() -> None:
+    text = f"{ATTACK}..."[: len(ATTACK) // 3 * 3] + ">>>???"
+    safe = base64.urlsafe_b64encode(text.encode()).decode()
+    assert {"-", "_"} <= set(safe)
+    assert module.base64_text(safe) == module.base64_text(base64.b64encode(text.encode()).decode()) == text
+
+
 def test_squeezing_leaves_latin_letters_and_digits() -> None:
     assert module.squeeze("A-b 1\u4e2d \u00e9") == "ab1e"
     assert module.squeeze(" A.b\n1 ") == "ab1"
