@@ -53,11 +53,13 @@ def base_app(
     client: AsyncOpenAI | None = None,
     *,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+    **options: Any,
 ) -> FastAPI:
     """Make the app that every exercise adds its endpoints to.
 
     It brings `/health`, the agent in `app.state.agent` (opened and closed with the app) and one translation of
     ModelError to HTTP. `settings` default to the environment's, and `lifespan` runs inside the agent's life.
+    `options` go to FastAPI.
     """
     settings = settings or Settings.load()
 
@@ -66,7 +68,7 @@ def base_app(
         async with open_agent(settings, client) as app.state.agent, lifespan(app) if lifespan else _nothing():
             yield
 
-    app = FastAPI(title="Chapter 19", lifespan=agent_and)
+    app = FastAPI(title="Chapter 19", lifespan=agent_and, **options)
     app.state.settings = settings
     app.state.callers = [(key.encode(), caller_id(key)) for key in settings.api_keys]
     app.add_exception_handler(ModelError, model_error_response)

@@ -77,7 +77,7 @@ def serve(app: FastAPI, settings: Settings) -> None:
         '-d "{\\"message\\": \\"What is 6 * 7?\\"}"',
     )
     say(f"docs:  {url}/docs\n")
-    uvicorn.run(app, host=settings.host, port=settings.port)
+    uvicorn.run(app, host=settings.host, port=settings.port, server_header=False)
 
 
 async def play(create_app: Callable[..., FastAPI], settings: Settings, steps: Iterable[Send]) -> None:

@@ -1,0 +1,127 @@
+"""The grader against the points that MDN publishes, header by header."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from shared import observatory
+from shared.observatory import grade
+
+FULL = {
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Strict-Transport-Security": "max-age=63072000",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def points(test: str, html: str = "", **changed: Any) -> int:
+    fields = FULL | {name.replace("_", "-"): value for name, value in changed.items()}
+    return grade([(n, v) for n, v in fields.items() if v is not None], html=html).points[test][0]
+
+
+CSP = "Content-Security-Policy"
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ("default-src 'none'", 10),
+        ("default-src 'self'", 5),
+        ("default-src 'none'; script-src 'sha256-abc='; style-src 'self'", 10),
+        ("default-src 'none'; style-src 'unsafe-inline'", 0),
+        ("default-src 'self'; style-src https:", 0),
+        ("default-src 'self'; img-src http://pictures.example", -10),
+        ("script-src 'self' 'unsafe-eval'; object-src 'none'", -10),
+        ("default-src 'self'; script-src 'unsafe-inline'", -20),
+        ("default-src 'self'; script-src 'unsafe-inline' 'nonce-abc'", 5),
+        ("default-src 'self'; script-src data:", -20),
+        ("default-src *", -20),
+        ("script-src 'self'", -20),
+        ("frame-ancestors 'none'", -20),
+        ("default-src 'self'; connect-src http://api.example", -20),
+        ("default-src 'self'; default-src 'none'", -25),
+        ("", -25),
+        (None, -25),
+    ],
+)
+def test_policies(policy: str | None, expected: int) -> None:
+    assert points(CSP, Content_Security_Policy=policy) == expected
+
+
+@pytest.mark.parametrize(
+    ("test", "header", "value", "expected"),
+    [
+        ("Strict-Transport-Security", "Strict-Transport-Security", "max-age=15552000; includeSubDomains", 0),
+        ("Strict-Transport-Security", "Strict-Transport-Security", "max-age=15551999", -10),
+        ("Strict-Transport-Security", "Strict-Transport-Security", "includeSubDomains", -20),
+        ("Strict-Transport-Security", "Strict-Transport-Security", None, -20),
+        ("X-Content-Type-Options", "X-Content-Type-Options", None, -5),
+        ("X-Content-Type-Options", "X-Content-Type-Options", "nosniff, nosniff", -5),
+        ("Referrer-Policy", "Referrer-Policy", "no-referrer, strict-origin", 5),
+        ("Referrer-Policy", "Referrer-Policy", "unsafe-url", -5),
+        ("Referrer-Policy", "Referrer-Policy", None, 0),
+        ("Cross-Origin-Resource-Policy", "Cross-Origin-Resource-Policy", "same-site", 10),
+        ("Cross-Origin-Resource-Policy", "Cross-Origin-Resource-Policy", "cross-origin", 0),
+        ("Cross-Origin-Resource-Policy", "Cross-Origin-Resource-Policy", "nonsense", -5),
+        ("Cross-Origin-Resource-Policy", "Cross-Origin-Resource-Policy", None, 0),
+        ("Cookies", "Set-Cookie", None, 0),
+        ("Cookies", "Set-Cookie", "a=1; Secure; SameSite=Lax", 5),
+        ("Cookies", "Set-Cookie", "a=1; Secure", 0),
+        ("Cookies", "Set-Cookie", "a=1", -5),
+        ("Cookies", "Set-Cookie", "session=1; HttpOnly", -10),
+        ("Cookies", "Set-Cookie", "session=1; Secure", -30),
+        ("Cookies", "Set-Cookie", "csrftoken=1; Secure", -20),
+    ],
+)
+def test_other_headers(test: str, header: str, value: str | None, expected: int) -> None:
+    assert points(test, "", **{header: value}) == expected
+
+
+def test_framing() -> None:
+    without = "default-src 'none'"
+    assert points("X-Frame-Options") == 5
+    assert points("X-Frame-Options", Content_Security_Policy=without) == 0
+    assert points("X-Frame-Options", Content_Security_Policy=without, X_Frame_Options="SAMEORIGIN") == 0
+    assert points("X-Frame-Options", Content_Security_Policy=without, X_Frame_Options="DENY, DENY") == -20
+    assert points("X-Frame-Options", Content_Security_Policy=without, X_Frame_Options=None) == -20
+
+
+def test_cors_for_everybody_with_credentials() -> None:
+    name = "Cross-Origin Resource Sharing"
+    assert points(name, Access_Control_Allow_Origin="null", Access_Control_Allow_Credentials="true") == -50
+    assert points(name, Access_Control_Allow_Origin="*") == 0
+
+
+@pytest.mark.parametrize(
+    ("html", "expected"),
+    [
+        ("<script>own()</script><script src='/own.js'></script>", 0),
+        ("<script src='https://cdn.example/a.js' integrity='sha384-x'></script>", 5),
+        ("<script src=https://cdn.example/a.js></script>", -5),
+        ('<script src="//cdn.example/a.js" integrity="sha384-x"></script>', -20),
+        ("<script src='https://cdn.example/a.js' integrity='x'></script><script src='http://x/b.js'>", -50),
+    ],
+)
+def test_scripts_from_elsewhere(html: str, expected: int) -> None:
+    assert points("Subresource Integrity", html) == expected
+
+
+def test_scores_and_letters() -> None:
+    assert (grade(FULL.items()).score, grade(FULL.items()).letter) == (130, "A+")
+    bare = grade([])
+    assert (bare.score, bare.letter) == (30, "D")
+    json_api = {name: value for name, value in FULL.items() if name != CSP}
+    assert (grade(json_api.items()).score, grade(json_api.items()).letter) == (75, "B")
+    assert grade(FULL.items(), redirection=(-20, "")).score == 80, "no bonus below 90"
+    assert grade([("Set-Cookie", "session=1")], redirection=(-20, "")).letter == "F"
+
+
+def test_a_url_without_a_scheme_and_one_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert observatory.main("127.0.0.1:9") == 2
+    assert observatory.main("http://[") == 2
+    assert capsys.readouterr().err.count("cannot grade") == 2
