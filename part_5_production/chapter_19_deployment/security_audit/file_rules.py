@@ -126,8 +126,9 @@ def check_compose(source: Source) -> None:
                 source.find("image-latest", line)
             if (key, value) in (("privileged", "true"), ("network_mode", "host"), ("pid", "host")):
                 source.find("compose-privileges", line)
-            if any("docker.sock" in str(item.value) for item in listed(node)):
-                source.find("compose-privileges", line)
+            for item in listed(node):
+                if "docker.sock" in str(item.value):
+                    source.find("compose-privileges", item.start_mark.line + 1)
             if key == "user" and value.split(":")[0] in ("root", "0"):
                 source.find("container-root", line)
     for number, line_text in enumerate(source.lines, 1):

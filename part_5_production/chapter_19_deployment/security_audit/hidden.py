@@ -14,8 +14,9 @@ SECRETS = PASSWORDS | words("secrets")
 KEY_KINDS = words("key-kinds")
 NOT_SECRET = words("not-secret")
 PLACEHOLDER = re.compile(
-    r"(?i)your|example|placeholder|change.?me|change.?in|changeit|dummy|fake|x{4}|redacted|replace|insert|sample|todo|mock"
-    r"|not.?a.?real|(?:^|[-_.])(?:test|here|dev|demo|local|offline|stand.?in|check)(?:[-_.]|$)|[<>{}$%]|\*{3}|\.{3}|…"
+    r"(?i)your|example|placeholder|change.?me|change.?in|changeit|dummy|fake|x{4}|redacted|replace|insert|sample|todo"
+    r"|mock|not.?a.?real|(?:^|[-_.])(?:test|here|dev|demo|local|offline|stand.?in|check)(?:[-_.]|$)"
+    r"|^<|>$|[{}]|^\$|%\(|\*{3}|\.{3}|^(?:pass(?:word|wd)?|pwd|secret|user)$"
 )
 NOT_RANDOM = re.compile(
     r"[a-z]+://.*|[./~\\].*|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*|[\w-]+(?:\.[A-Za-z_]\w*)+|[A-Za-z]+(?:[-_ /:][A-Za-z]+)*\d?"

@@ -255,22 +255,27 @@ class PythonFile:
     def errors(self) -> None:
         """An error's own words in what the client is sent: a route's return value, a response, an HTTPException."""
         for function in self.functions:
-            nodes = list(own_nodes(function))
-            caught = {h.name: broad(h.type) for h in nodes if isinstance(h, ast.ExceptHandler) and h.name}
-            answers = self.is_route(function)
-            for handler in error_handlers(function):
-                answers = True
-                caught[function.args.args[-1].arg] = not handler.args or broad(handler.args[0])
-            traced = any(map(is_trace, nodes))
-            meant = not traced and not any(caught.values())  # every caught error is one that was meant for clients
-            flow = Flow(function, is_trace, caught, built=True)
-            for node in nodes if caught or traced else ():
-                sent: list[ast.expr | None] = [*responses(node)]
-                if (isinstance(node, ast.Return) and answers) or (isinstance(node, ast.Yield) and self.serves):
-                    sent = [node.value]
-                codes = [code for part in (node, *sent) if isinstance(part, ast.Call) for code in status_codes(part)]
-                if any(map(flow.hot, sent)) and not (meant and max(codes, default=400) < 500):
-                    self.source.find("error-leak", line_of(node))
+            answers = self.is_route(function) or bool(error_handlers(function))
+            later: set[str] = set()  # what broad handlers leave behind for the rest of the function
+            for handler in (n for n in own_nodes(function) if isinstance(n, ast.ExceptHandler)):
+                names = {handler.name} if handler.name else set()
+                flow = Flow(handler, is_trace, names, built=True)
+                self.leaks(handler, flow, answers=answers, meant=not broad(handler.type))
+                later |= flow.names - names if broad(handler.type) else set()
+            for decorator in error_handlers(function):
+                if not decorator.args or broad(decorator.args[0]):
+                    later.add(function.args.args[-1].arg)
+            self.leaks(function, Flow(function, is_trace, later, built=True), answers=answers, meant=False)
+
+    def leaks(self, scope: ast.AST, flow: Flow, *, answers: bool, meant: bool) -> None:
+        """Note where a scope sends an error's words; one that was `meant` for clients may go out with a 4xx."""
+        for node in own_nodes(scope):
+            sent: list[ast.expr | None] = [*responses(node)]
+            if (isinstance(node, ast.Return) and answers) or (isinstance(node, ast.Yield) and self.serves):
+                sent = [node.value]
+            codes = [code for part in (node, *sent) if isinstance(part, ast.Call) for code in status_codes(part)]
+            if any(map(flow.hot, sent)) and not (meant and max(codes, default=400) < 500):
+                self.source.find("error-leak", line_of(node))
 
     def inputs(self) -> None:
         """Text without a longest length, and bodies that nothing validates."""
@@ -286,7 +291,7 @@ class PythonFile:
             if (
                 isinstance(node, ast.ClassDef)
                 and any(last(base) == "BaseModel" for base in node.bases)
-                and (node.name in used or (not routes and re.search("(Request|Input|Body|Payload)$", node.name)))
+                and (node.name in used or (not routes and re.search("(Request|Body|Payload)$", node.name)))
             ):
                 self.model(node)
         for function in routes:

@@ -34,14 +34,10 @@ class Source:
         """Return a line as it may be shown."""
         text = self.lines[min(line, len(self.lines)) - 1].strip()
         for value in sorted(self._secrets | {value for _, value in secrets_in(text)}, key=len, reverse=True):
-            shown = value[:4] if len(value) >= 20 else ""
-            text = text.replace(value, shown + "****")
-            if len(value) > 8:  # a secret in two pieces
-                text = re.sub(
-                    "|".join(re.escape(value[i : i + 8]) + r"[\w+/=-]*" for i in range(4, len(value) - 7, 4)),
-                    "****",
-                    text,
-                )
+            text = text.replace(value, (value[:4] if len(value) >= 20 else "") + "****")
+            pieces = [re.escape(value[i : i + 8]) for i in range(4, len(value) - 7, 4)]
+            if pieces:  # one that stands there in two parts
+                text = re.sub(rf"(?:{'|'.join(pieces)})[\w.+/=-]*", "****", text)
         return text[:160]
 
     def findings(self) -> list[Finding]:
