@@ -97,9 +97,9 @@ def judge(app: str, exchanges: list[Exchange], output: str, canaries: Canaries) 
             find("error-leak", place, f"{e.status} {e.body}")
         if e.probe in ("empty body", "not JSON", "wrong types", "long") and e.status == 500:
             find("input-crash", place, f"{e.probe}: {e.status} {e.body}")
-        if e.probe == "long" and e.status < 400:
+        if e.probe == "long" and 0 < e.status < 400:
             find("no-length-limit", place, f"{LONG:,} characters were accepted")
-        if e.probe == "no key" and e.status < 400:
+        if e.probe == "no key" and 0 < e.status < 400:
             if re.fullmatch(r"/(docs|redoc|openapi\.json)(/.*)?", e.path):
                 find("docs-open", place)
             elif not re.fullmatch(r"/|.*/(health|healthz|ready|readyz|live|livez|ping|status)|/favicon.ico", e.path):

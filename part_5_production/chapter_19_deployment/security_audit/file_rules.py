@@ -16,7 +16,9 @@ def check_text(source: Source) -> None:
     for number, line in enumerate(source.lines, 1):
         if source.find_secrets(line, number):
             continue
-        for name, value in re.findall(r"""["']?([A-Za-z][\w.-]*)["']?\s*[:=]\s*["']?([^\s"',;]+)""", line):
+        for name, value in re.findall(
+            r"""(?<![\w.-])([A-Za-z][\w.-]{0,80})["']?\s{0,20}[:=]\s*["']?([^\s"',;]+)""", line
+        ):
             if names_secret(name) and secret_value(name, value):
                 source.find("secret-in-code", number, secret=value)
         if re.match(r"\s*(export\s+)?(\w+_)?DEBUG\s*=\s*[\"']?(true|1|yes|on)\b", line, re.IGNORECASE):
@@ -64,7 +66,7 @@ def check_dockerfile(source: Source, folder: Path | None = None) -> None:
         elif name == "USER" and given:
             user, first = given[0], line
         elif name in ("ENV", "ARG"):
-            pairs = re.findall(r"""([\w.-]+)=("[^"]*"|'[^']*'|\S*)""", arguments)
+            pairs = re.findall(r"""(?<![\w.-])([\w.-]{1,80})=("[^"]*"|'[^']*'|\S*)""", arguments)
             if not pairs:
                 key, _, rest = arguments.partition(" ")
                 pairs = [(key, rest.strip() or ("" if name == "ENV" else "$"))]
@@ -76,7 +78,7 @@ def check_dockerfile(source: Source, folder: Path | None = None) -> None:
                     and value
                     and not re.fullmatch(r"/[\w./-]+|true|false|\d{1,3}", value, re.IGNORECASE)
                 ):
-                    source.find("secret-in-image", line, secret=value if len(value) > 3 else "")
+                    source.find("secret-in-image", line, secret="" if "$" in value or len(value) < 4 else value)
                 elif "debug" in words_of(key) and value.lower() in ("1", "true", "yes", "on"):
                     source.find("debug-on", line)
             source.find_secrets(arguments, line, "secret-in-image")
@@ -95,7 +97,9 @@ def check_dockerfile(source: Source, folder: Path | None = None) -> None:
                 )
         else:
             if not source.find_secrets(arguments, line, "secret-in-image"):
-                for key, value in re.findall(r"([A-Za-z_]\w*)=[\"']?([^\s\"';&]+)", arguments if name == "RUN" else ""):
+                for key, value in re.findall(
+                    r"(?<!\w)([A-Za-z_]\w{0,80})=[\"']?([^\s\"';&]+)", arguments if name == "RUN" else ""
+                ):
                     if names_secret(key) and secret_value(key, value):
                         source.find("secret-in-image", line, secret=value)
         if stage:

@@ -62,6 +62,13 @@ def targets_of(node: ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr)
     return node.targets if isinstance(node, ast.Assign) else [node.target]
 
 
+def assignments(node: ast.AST) -> list[tuple[list[ast.expr], ast.expr]]:
+    """Return what a node assigns to what: an assignment, or a loop's variable to what it loops over."""
+    if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr)) and node.value is not None:
+        return [([t for t in targets_of(node) if not isinstance(t, ast.Attribute)], node.value)]
+    return [([node.target], node.iter)] if isinstance(node, (ast.For, ast.AsyncFor, ast.comprehension)) else []
+
+
 class Flow:
     """Follows values through one scope: which expressions carry what `source` says is hot."""
 
@@ -75,15 +82,10 @@ class Flow:
         cut: bool = False,
     ) -> None:
         self.source, self.names, self.built, self.cut = source, set(names), built, cut
-        assigned = [
-            node
-            for node in own_nodes(scope)
-            if isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr))
-        ]
-        for node in [*assigned, *assigned]:  # twice: a loop may carry a value back
-            if node.value is not None and self.hot(node.value):
-                targets = targets_of(node)
-                self.names |= {target.id for target in targets if isinstance(target, ast.Name)}
+        steps = [step for node in own_nodes(scope) for step in assignments(node)]
+        for targets, value in [*steps, *steps]:  # twice: a loop may carry a value back
+            if self.hot(value):
+                self.names |= {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
 
     def hot(self, node: ast.AST | None) -> bool:
         """Tell whether this expression's value carries it, through formatting but not through arbitrary calls."""

@@ -1,6 +1,7 @@
 """The rules for Python, on the syntax tree."""
 
 import ast
+import builtins
 import contextlib
 import io
 import re
@@ -21,6 +22,9 @@ BROAD = words("broad")
 ENVIRON = "os" + ".environ"
 ENVIRONMENT = ("os" + ".getenv", f"{ENVIRON}.get", f"{ENVIRON}.pop")
 AGENTIC = words("agentic")
+ASKED = ("message", "prompt", "question")
+TELLING = "alert|notify|warn|error|event|status|send|emit|log|print|say"  # their message is not a user's
+BODY = re.compile("[a-z](Request|Body|Payload|Input)$")
 VALIDATORS = ("model_validate", "model_validate_json", "parse_obj", "validate_python", "validate_json", "validate")
 PRINTS = ("print", "pprint", "pp")
 
@@ -198,32 +202,27 @@ class PythonFile:
 
     def logged(self) -> None:
         """Secrets and users' messages in calls of log and print."""
-        models = {
-            node.name
-            for node in self.nodes
-            if isinstance(node, ast.ClassDef) and any(last(b) == "BaseModel" for b in node.bases)
-        }
+        classes = [node for node in self.nodes if isinstance(node, ast.ClassDef)]
+        models = {node.name for node in classes if any(last(base) == "BaseModel" for base in node.bases)}
         agentic = bool({name.partition(".")[0] for name in self.aliases.values()} & AGENTIC)
         for scope in [self.tree, *self.functions]:
             sinks = [n for n in own_nodes(scope) if isinstance(n, ast.Call) and (self.is_log(n) or last(n) in PRINTS)]
             if not sinks:
                 continue
-            parameters = (
-                [a for a in ast.walk(scope.args) if isinstance(a, ast.arg)] if isinstance(scope, Function) else []
-            )
-            bodies = {p.arg for p in parameters if last(p.annotation) in models}
-            texts = {p.arg for p in parameters if p.arg in TEXTS and (agentic or self.is_route(scope))}
+            parameters = [a for a in ast.walk(getattr(scope, "args", scope)) if isinstance(a, ast.arg)]
+            parameters = parameters if isinstance(scope, Function) else []
+            bodies = {p.arg for p in parameters if last(p.annotation) in models or BODY.search(last(p.annotation))}
+            asked = agentic and not re.search(TELLING, getattr(scope, "name", ""))
+            texts = {p.arg for p in parameters if p.arg in (ASKED if asked else TEXTS if self.is_route(scope) else ())}
             secret = Flow(scope, self.is_secret)
             message = Flow(scope, partial(is_message, bodies), bodies | texts, cut=True)
             for sink in sinks:
                 values = [*sink.args, *sink.keywords]
                 if any(map(secret.hot, values)):
                     self.source.find("secret-in-log", sink.lineno)
-                elif any(
-                    message.hot(v)
-                    for v in values
-                    if not (isinstance(v, ast.Name) and v is sink.args[0] and v.id not in bodies)
-                ):
+                    continue
+                lone = sink.args[:1] if last(next(iter(sink.args), None)) in texts else []  # log.info(message)
+                if any(message.hot(value) for value in values if value not in lone):
                     self.source.find("message-in-log", sink.lineno)
 
     def is_log(self, node: ast.Call) -> bool:
@@ -260,21 +259,26 @@ class PythonFile:
             for handler in (n for n in own_nodes(function) if isinstance(n, ast.ExceptHandler)):
                 names = {handler.name} if handler.name else set()
                 flow = Flow(handler, is_trace, names, built=True)
-                self.leaks(handler, flow, answers=answers, meant=not broad(handler.type))
+                self.leaks(
+                    handler,
+                    flow,
+                    answers=answers,
+                    meant=399 if broad(handler.type) else 499 if builtin(handler.type) else 599,
+                )
                 later |= flow.names - names if broad(handler.type) else set()
             for decorator in error_handlers(function):
                 if not decorator.args or broad(decorator.args[0]):
                     later.add(function.args.args[-1].arg)
-            self.leaks(function, Flow(function, is_trace, later, built=True), answers=answers, meant=False)
+            self.leaks(function, Flow(function, is_trace, later, built=True), answers=answers, meant=399)
 
-    def leaks(self, scope: ast.AST, flow: Flow, *, answers: bool, meant: bool) -> None:
-        """Note where a scope sends an error's words; one that was `meant` for clients may go out with a 4xx."""
+    def leaks(self, scope: ast.AST, flow: Flow, *, answers: bool, meant: int) -> None:
+        """Note where a scope sends an error's words; one of ours is `meant` for clients up to some status."""
         for node in own_nodes(scope):
             sent: list[ast.expr | None] = [*responses(node)]
             if (isinstance(node, ast.Return) and answers) or (isinstance(node, ast.Yield) and self.serves):
                 sent = [node.value]
             codes = [code for part in (node, *sent) if isinstance(part, ast.Call) for code in status_codes(part)]
-            if any(map(flow.hot, sent)) and not (meant and max(codes, default=400) < 500):
+            if any(map(flow.hot, sent)) and max(codes, default=400) > meant:
                 self.source.find("error-leak", line_of(node))
 
     def inputs(self) -> None:
@@ -422,6 +426,12 @@ def broad(kind: ast.AST | None) -> bool:
     """Tell whether an except clause catches what nobody wrote for a client to read."""
     names = [last(e) for e in kind.elts] if isinstance(kind, ast.Tuple) else [last(kind)]
     return kind is None or constant(kind, int) == 500 or any(name in BROAD for name in names)
+
+
+def builtin(kind: ast.AST | None) -> bool:
+    """Tell whether an except clause names one of Python's own errors, which anything may raise."""
+    names = [last(e) for e in kind.elts] if isinstance(kind, ast.Tuple) else [last(kind)]
+    return any(hasattr(builtins, name) for name in names)
 
 
 def responses(node: ast.AST) -> list[ast.expr]:

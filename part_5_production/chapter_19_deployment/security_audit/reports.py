@@ -71,12 +71,11 @@ def to_markdown(report: Audit) -> str:
         else "No app was started (--app): routes, errors and logs were not seen at work.",
         "",
     ]
-    if report.open:
-        lines += ["## Remediation plan", "", "In this order:", ""]
+    lines += ["## Remediation plan", "", "In this order:" if report.open else "Nothing is open.", ""]
     for number, f in enumerate(report.open, 1):
         lines += [f"### {number}. {one_line(f.as_dict()['title'])} ({severity(f)})", "", *described_as(f), ""]
     if taken := [f for f in report.findings if f.id in report.accepted]:
-        lines += ["## Accepted, with the reason", ""]
+        lines += ["## Accepted", "", "Each with its reason, and with what would remove it.", ""]
         for f in taken:
             lines += [
                 f"### {one_line(f.as_dict()['title'])} ({severity(f)})",

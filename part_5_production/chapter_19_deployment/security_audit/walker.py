@@ -133,7 +133,7 @@ def body_of(schema: Mapping[str, Any], path: str, method: str, text: str) -> Any
 
     content = schema["paths"].get(path, {}).get(method.lower(), {}).get("requestBody", {}).get("content", {})
     wanted = content.get("application/json", {}).get("schema")
-    return fill(wanted) if wanted and "properties" in str(schema) else {"message": text}
+    return (wanted and fill(wanted)) or {"message": text}
 
 
 def main() -> None:
