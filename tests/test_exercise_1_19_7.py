@@ -121,6 +121,22 @@ def test_a_name_says_whether_it_holds_a_secret(name: str, is_one: bool) -> None:
         ("try:\n    f()\nexcept Exception:\n    log.exception('f')", []),
         ("try:\n    f()\nexcept Exception:\n    raise", []),
         ("with suppress(BaseException):\n    f()", ["swallowed-error"]),
+        ("try:\n    f()\nexcept (ValueError, Exception):\n    pass", ["swallowed-error"]),
+        ("sys.stderr.write(f'{api_key}')\nfile.write(api_key)", ["secret-in-log"]),
+        ("log.info('%s %s', settings.__dict__, self.token)\nlog.info(event.token)", ["secret-in-log"]),
+        ("os.environ['FLASK_DEBUG'] = '1'\napp.config.update(DEBUG=True)\nc = {'debug': True}", ["debug-on"] * 3),
+        ("class S:\n    debug: bool = Field(default=True)\n    other: bool = Field(default=True)", ["debug-on"]),
+        ("d = os.getenv('DEBUG', 'false') == 'true'\nif debug == True:\n    f()", []),
+        (
+            "def h(request, exc):\n    return JSONResponse({'e': str(exc)})\napp.add_exception_handler(Exception, h)",
+            ["error-leak"],
+        ),
+        ("def h(request, exc):\n    return JSONResponse({'e': str(exc)})\napp.add_exception_handler(Mine, h)", []),
+        (
+            "API_KEY = load()\ndef verify():\n    raise HTTPException(401, f'expected {API_KEY}')",
+            ["secret-in-response"],
+        ),
+        ("PASSWORD = 'hunter2'\nPASSWORD_KIND = 'hunter2'\nPASSWORD = 'password'", ["secret-in-code"]),
     ],
 )
 def test_a_value_is_followed_until_it_is_masked_or_shown(code: str, found: list[str]) -> None:

@@ -72,9 +72,12 @@ def names_secret(name: str, *, bare_token: bool = True) -> bool:
 
 def secret_value(name: str, value: str) -> bool:
     """Tell whether a value under a secret's name is a secret, not a placeholder, a word or a reference."""
-    if not re.fullmatch(r"[!-~]{6,}", value) or placeholder(value) or NOT_RANDOM.fullmatch(value):
-        return False
     varied = bool(re.search(r"\d", value)) and bool(re.search(r"[A-Za-z]", value))
-    if PASSWORDS & set(words_of(name)):
+    password = bool(PASSWORDS & set(words_of(name)))
+    if not re.fullmatch(r"[!-~]{6,}", value) or placeholder(value):
+        return False
+    if NOT_RANDOM.fullmatch(value) and not (password and varied and value.isalnum()):
+        return False
+    if password:
         return varied or bool(re.search(r"[^\w.-]", value))
     return len(value) >= 12 and entropy(value) >= 2.8 and (varied or len(value) >= 24)

@@ -11,7 +11,7 @@ from functools import partial
 
 from security_audit.findings import words
 from security_audit.flow import Flow, Function, constant, keywords, last, own_nodes, targets_of
-from security_audit.hidden import names_secret, secret_value, words_of
+from security_audit.hidden import names_secret, secret_value
 from security_audit.source import Source
 
 LEVELS = words("levels")
@@ -25,6 +25,8 @@ AGENTIC = words("agentic")
 ASKED = ("message", "prompt", "question")
 TELLING = "alert|notify|warn|error|event|status|send|emit|log|print|say"  # their message is not a user's
 BODY = re.compile("[a-z](Request|Body|Payload|Input)$")
+DEBUG = re.compile("(?i)((flask|app|enable|django|api)_)?debug(_mode|_enabled)?")
+SETTINGS = ("settings", "config", "cfg", "conf")
 VALIDATORS = ("model_validate", "model_validate_json", "parse_obj", "validate_python", "validate_json", "validate")
 PRINTS = ("print", "pprint", "pp")
 
@@ -57,6 +59,7 @@ class PythonFile:
     def check(self) -> None:
         """Run every rule."""
         self.hard_coded()
+        self.debugging()
         self.calls()
         self.logged()
         self.returned()
@@ -86,8 +89,11 @@ class PythonFile:
         if isinstance(node, ast.Name):
             return names_secret(node.id, bare_token=False)
         if isinstance(node, ast.Attribute):
-            headers = node.attr == "headers" and last(node.value) in ("request", "req")
-            return headers or names_secret(node.attr, bare_token=False) or self.dotted(node) == ENVIRON
+            whole = (node.attr == "headers" and last(node.value) in ("request", "req")) or (
+                node.attr == "__dict__" and last(node.value) in SETTINGS
+            )
+            own = last(node.value) in ("self", *SETTINGS)
+            return whole or names_secret(node.attr, bare_token=own) or self.dotted(node) == ENVIRON
         if isinstance(node, ast.Subscript):
             return names_secret(constant(node.slice) or "")
         if isinstance(node, ast.Call):
@@ -95,7 +101,7 @@ class PythonFile:
                 return names_secret(constant(node.args[0]) or "")
             if last(node) in ("model_dump", "asdict", "vars", "dict", "model_dump_json"):
                 about = [*node.args, node.func.value if isinstance(node.func, ast.Attribute) else node.func]
-                return any(last(n) in ("settings", "config", "cfg") for n in about)
+                return any(last(n) in SETTINGS for n in about)
             return names_secret(last(node)) and bool(re.match("get_|load_|read_", last(node)))
         return False
 
@@ -139,30 +145,25 @@ class PythonFile:
             elif isinstance(node, ast.Compare) and len(node.comparators) == 1:
                 yield last(node.left), node.comparators[0]
 
+    def debugging(self) -> None:
+        """Debug flags that are on: assigned, passed, a default, in a dict, in the environment."""
+        runs = [n for n in self.nodes if isinstance(n, ast.Call) and self.dotted(n.func) == "asyncio.run"]
+        loops = {id(value) for run in runs for value in keywords(run).values()}  # asyncio's own debug mode
+        compared = {id(right) for node in self.nodes if isinstance(node, ast.Compare) for right in node.comparators}
+        for name, value in self.named():
+            given = self.resolved(value)
+            if isinstance(given, ast.Call) and last(given) == "Field":
+                given = given.args[0] if given.args else keywords(given).get("default")
+            on = isinstance(given, ast.Constant) and str(given.value).lower() in ("true", "1", "yes", "on")
+            if on and DEBUG.fullmatch(name) and id(value) not in loops | compared:
+                self.source.find("debug-on", value.lineno)
+
     def calls(self) -> None:
-        """Debug flags, open CORS, unsafe loading, code from text: what one call gives away."""
+        """Open CORS, unsafe loading, code from text: what one call gives away."""
         for node in self.nodes:
-            if isinstance(node, (ast.Assign, ast.AnnAssign)) and constant(node.value, bool):
-                targets = targets_of(node)
-                for target in targets:
-                    key = constant(target.slice) if isinstance(target, ast.Subscript) else ""
-                    if (key or last(target)).lower() in (
-                        "debug",
-                        "debug_mode",
-                        "flask_debug",
-                        "app_debug",
-                        "enable_debug",
-                    ):
-                        self.source.find("debug-on", node.lineno)
             if not isinstance(node, ast.Call):
                 continue
             given, name = keywords(node), self.dotted(node.func)
-            if constant(self.resolved(given.get("debug")), bool) and name != "asyncio.run":
-                self.source.find("debug-on", node.lineno)
-            if last(node) in ("getenv", "get") and len(node.args) == 2 and self.dotted(node.func) in ENVIRONMENT:
-                variable, default = constant(node.args[0]) or "", str(constant(node.args[1], object))
-                if "debug" in words_of(variable) and default.lower() in ("true", "1", "yes", "on"):
-                    self.source.find("debug-on", node.lineno)
             if any("CORSMiddleware" in last(n) for n in (node.func, *node.args)) or last(node) == "CORS":
                 self.cors(node, given)
             rule = UNSAFE.get(name)
@@ -206,7 +207,7 @@ class PythonFile:
         models = {node.name for node in classes if any(last(base) == "BaseModel" for base in node.bases)}
         agentic = bool({name.partition(".")[0] for name in self.aliases.values()} & AGENTIC)
         for scope in [self.tree, *self.functions]:
-            sinks = [n for n in own_nodes(scope) if isinstance(n, ast.Call) and (self.is_log(n) or last(n) in PRINTS)]
+            sinks = [n for n in own_nodes(scope) if isinstance(n, ast.Call) and self.is_log(n)]
             if not sinks:
                 continue
             parameters = [a for a in ast.walk(getattr(scope, "args", scope)) if isinstance(a, ast.arg)]
@@ -226,35 +227,45 @@ class PythonFile:
                     self.source.find("message-in-log", sink.lineno)
 
     def is_log(self, node: ast.Call) -> bool:
-        """Tell a call of a logger."""
+        """Tell a call of a logger, of print, or of a terminal's write."""
+        if not isinstance(node.func, ast.Attribute):
+            return last(node) in PRINTS
+        owner = last(node.func.value)
+        written = node.func.attr == "write" and owner in ("stdout", "stderr")
         return (
-            isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS and "log" in last(node.func.value).lower()
+            written
+            or (node.func.attr in LEVELS and "log" in owner.lower())
+            or self.dotted(node.func) == "pprint.pprint"
         )
 
     def returned(self) -> None:
         """Secrets of the settings or the environment in what a route answers."""
-        for function in filter(self.is_route, self.functions):
-            local = {a.arg for a in ast.walk(function.args) if isinstance(a, ast.arg)}
-
-            def ours(node: ast.AST, local: set[str] = local) -> bool:
-                if isinstance(node, ast.Name):
-                    return node.id in self.globals and node.id not in local and self.is_secret(node)
-                if isinstance(node, ast.Attribute):
-                    return self.is_secret(node) and bool(
-                        re.search("settings|config|environ|os|cfg", ast.unparse(node.value))
-                    )
-                return not isinstance(node, ast.Subscript) and self.is_secret(node)
-
-            flow = Flow(function, ours, built=True)
+        for function in self.functions:
+            flow = Flow(
+                function,
+                partial(self.is_ours, {a.arg for a in ast.walk(function) if isinstance(a, ast.arg)}),
+                built=True,
+            )
             for node in own_nodes(function):
-                sent = [node.value] if isinstance(node, (ast.Return, ast.Yield)) else [*responses(node)]
+                sent: list[ast.expr | None] = [*responses(node)]
+                if isinstance(node, (ast.Return, ast.Yield)) and self.is_route(function):
+                    sent = [node.value]
                 if any(map(flow.hot, sent)):
                     self.source.find("secret-in-response", line_of(node))
+
+    def is_ours(self, local: set[str], node: ast.AST) -> bool:
+        """Tell a secret of the service itself: a name of the module, a setting, the environment."""
+        if isinstance(node, ast.Name):
+            return node.id in self.globals and node.id not in local and self.is_secret(node)
+        if isinstance(node, ast.Attribute):
+            return self.is_secret(node) and bool(re.search("settings|config|environ|os|cfg", ast.unparse(node.value)))
+        return not isinstance(node, ast.Subscript) and self.is_secret(node)
 
     def errors(self) -> None:
         """An error's own words in what the client is sent: a route's return value, a response, an HTTPException."""
         for function in self.functions:
-            answers = self.is_route(function) or bool(error_handlers(function))
+            kinds = self.handled_by(function)
+            answers = self.is_route(function) or bool(kinds)
             later: set[str] = set()  # what broad handlers leave behind for the rest of the function
             for handler in (n for n in own_nodes(function) if isinstance(n, ast.ExceptHandler)):
                 names = {handler.name} if handler.name else set()
@@ -266,10 +277,16 @@ class PythonFile:
                     meant=399 if broad(handler.type) else 499 if builtin(handler.type) else 599,
                 )
                 later |= flow.names - names if broad(handler.type) else set()
-            for decorator in error_handlers(function):
-                if not decorator.args or broad(decorator.args[0]):
-                    later.add(function.args.args[-1].arg)
+            if any(map(broad, kinds)) and function.args.args:
+                later.add(function.args.args[-1].arg)
             self.leaks(function, Flow(function, is_trace, later, built=True), answers=answers, meant=399)
+
+    def handled_by(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr | None]:
+        """Return the errors that a function answers for, as it was decorated or added."""
+        calls = [d for d in function.decorator_list if isinstance(d, ast.Call)]
+        kinds = [d.args[0] if d.args else None for d in calls if last(d) in ("exception_handler", "errorhandler")]
+        added = [n for n in self.nodes if isinstance(n, ast.Call) and last(n) == "add_exception_handler"]
+        return kinds + [n.args[0] for n in added if len(n.args) == 2 and last(n.args[1]) == function.name]
 
     def leaks(self, scope: ast.AST, flow: Flow, *, answers: bool, meant: int) -> None:
         """Note where a scope sends an error's words; one of ours is `meant` for clients up to some status."""
@@ -338,40 +355,30 @@ class PythonFile:
         text = ast.unparse(node)
         if "str_max_length" in text or re.search(r"@(?:pydantic\.)?(?:model_validator|root_validator)", text):
             return
-        validated = {
-            constant(a)
-            for f in node.body
-            if isinstance(f, ast.FunctionDef)
-            for d in f.decorator_list
-            if isinstance(d, ast.Call)
-            for a in d.args
-        }
+        decorators = [d for f in node.body if isinstance(f, ast.FunctionDef) for d in f.decorator_list]
+        validated = {constant(name) for d in decorators if isinstance(d, ast.Call) for name in d.args}
         fields = [f for f in node.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
         plain = []
         for field in fields:
-            kind = self.resolved(field.annotation)
-            words = (ast.unparse(kind) if kind else "") + (ast.unparse(field.value) if field.value else "")
-            if re.search(r"\bstr\b", words) and not re.search("max_length|pattern|regex|Literal|Enum|max_items", words):
+            parts = [part for part in (self.resolved(field.annotation), field.value) if part]
+            about = " ".join(map(ast.unparse, parts))
+            limited = re.search("max_length|pattern|regex|Literal|Enum|max_items", about)
+            if re.search(r"\bstr\b", about) and not limited and not {last(field.target), "*"} & validated:
                 plain.append(field)
-        for field in plain:
-            name = last(field.target)
-            if name not in validated and "*" not in validated and (name in TEXTS or len(plain) == len(fields)):
-                self.source.find("no-length-limit", field.lineno)
+        texts = [field for field in plain if last(field.target) in TEXTS]
+        for field in texts or (plain if len(plain) == len(fields) else []):
+            self.source.find("no-length-limit", field.lineno)
 
     def swallowed(self) -> None:
         """Handlers for any error that do nothing about it."""
         for node in self.nodes:
-            if isinstance(node, ast.ExceptHandler) and (
-                node.type is None or last(node.type) in ("Exception", "BaseException")
-            ):
-                if all(map(idle, node.body)):
-                    self.source.find("swallowed-error", node.lineno)
-            elif (
-                isinstance(node, ast.Call)
-                and self.dotted(node.func).endswith("suppress")
-                and {last(a) for a in node.args} & {"Exception", "BaseException"}
-            ):
-                self.source.find("swallowed-error", node.lineno)
+            dropped: list[str] = []
+            if isinstance(node, ast.ExceptHandler) and all(map(idle, node.body)):
+                dropped = names_of(node.type) if node.type else ["Exception"]
+            elif isinstance(node, ast.Call) and last(node) == "suppress":
+                dropped = [last(argument) for argument in node.args]
+            if {"Exception", "BaseException"} & set(dropped):
+                self.source.find("swallowed-error", line_of(node))
 
     def uses_of_keys(self) -> None:
         """Note every line that reads a key: the places to review."""
@@ -387,12 +394,6 @@ class PythonFile:
 def line_of(node: ast.AST) -> int:
     """Return the line that a node begins on."""
     return int(getattr(node, "lineno", 1))
-
-
-def error_handlers(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.Call]:
-    """Return the decorators that make a function answer for an error: @app.exception_handler(...)."""
-    calls = [d for d in function.decorator_list if isinstance(d, ast.Call)]
-    return [d for d in calls if last(d) in ("exception_handler", "errorhandler") and function.args.args]
 
 
 def is_message(bodies: set[str], node: ast.AST) -> bool:
@@ -422,16 +423,19 @@ def is_trace(node: ast.AST) -> bool:
     return isinstance(node, ast.Call) and last(node) in ("format_exc", "exc_info", "format_exception", "format_tb")
 
 
+def names_of(kind: ast.AST | None) -> list[str]:
+    """Return the names of the errors in an except clause."""
+    return [last(e) for e in kind.elts] if isinstance(kind, ast.Tuple) else [last(kind)]
+
+
 def broad(kind: ast.AST | None) -> bool:
     """Tell whether an except clause catches what nobody wrote for a client to read."""
-    names = [last(e) for e in kind.elts] if isinstance(kind, ast.Tuple) else [last(kind)]
-    return kind is None or constant(kind, int) == 500 or any(name in BROAD for name in names)
+    return kind is None or constant(kind, int) == 500 or any(name in BROAD for name in names_of(kind))
 
 
 def builtin(kind: ast.AST | None) -> bool:
     """Tell whether an except clause names one of Python's own errors, which anything may raise."""
-    names = [last(e) for e in kind.elts] if isinstance(kind, ast.Tuple) else [last(kind)]
-    return any(hasattr(builtins, name) for name in names)
+    return any(hasattr(builtins, name) for name in names_of(kind))
 
 
 def responses(node: ast.AST) -> list[ast.expr]:
