@@ -201,6 +201,16 @@ def test_an_ignore_file_is_read_to_its_end(lines: str, ignored: bool, tmp_path: 
     assert [f.rule for f in audit([tmp_path]).findings] == ([] if ignored else ["env-not-ignored"])
 
 
+@pytest.mark.parametrize("kind", ["private_key", "stripe_live", "jwt", "database_password"])
+@pytest.mark.parametrize("form", ["{name} = {value}\n", '"{name}": "{value}",\n', "{name}: {value}\n"])
+def test_a_secret_is_found_in_any_settings_file(kind: str, form: str, tmp_path: Path) -> None:
+    value = secret(kind, random.Random(5))
+    (tmp_path / "settings.json").write_text("a = 1\n" + form.replace("{name}", kind).replace("{value}", value))
+    found = audit([tmp_path]).findings
+    assert [(f.rule, f.line) for f in found] == [("secret-in-code", 2)]
+    assert value[-6:] not in found[0].evidence
+
+
 # ---------------------------------------------------------------- findings, reports, baseline
 
 

@@ -13,8 +13,9 @@ from security_audit.source import Source
 
 def check_text(source: Source) -> None:
     """Look for secrets in any text: by format, and in NAME=value, "name": "value" and name: value."""
+    source.find_secrets(source.text, 1)
     for number, line in enumerate(source.lines, 1):
-        if source.find_secrets(line, number):
+        if source.has("secret-in-code", number):
             continue
         for name, value in re.findall(
             r"""(?<![\w.-])([A-Za-z][\w.-]{0,80})["']?\s{0,20}[:=]\s*["']?([^\s"',;]+)""", line

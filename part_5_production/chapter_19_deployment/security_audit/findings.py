@@ -32,7 +32,9 @@ class Finding:
     def as_dict(self) -> dict[str, Any]:
         """Return everything about it: what was seen, and what the rules say."""
         about = dict(rules()["rules"][self.rule])
-        about["verify"] = about["verify"].format(file=self.file, line=self.line, evidence=self.evidence)
+        about["verify"] = about["verify"].format(
+            file=self.file, line=self.line, evidence=self.evidence.replace(" /", " $URL/", 1)
+        )
         return {"id": self.id} | {k: v for k, v in asdict(self).items() if k != "nth"} | about
 
 

@@ -23,6 +23,10 @@ class Source:
             self._secrets.add(secret)
         self._found.setdefault((rule, line), detail)
 
+    def has(self, rule: str, line: int) -> bool:
+        """Tell whether this rule has found something on this line."""
+        return (rule, line) in self._found
+
     def find_secrets(self, text: str, line: int, rule: str = "secret-in-code") -> bool:
         """Note every secret in a text that begins on this line."""
         found = list(secrets_in(text))

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from security_audit.file_rules import check_compose, check_dockerfile, check_requirements, check_text, ignores
-from security_audit.findings import Audit, Finding
+from security_audit.findings import Audit, Finding, words
 from security_audit.python_rules import PythonFile
 from security_audit.source import Source
 
 MAX_BYTES = 1_000_000  # a larger file is data, not source
 SKIPPED = r"\.(?!github|env|gitignore|dockerignore|streamlit).*|venv.*|env|node_modules|site-packages|__pycache__"
-TEXT_FILES = (".env", ".yml", ".yaml", ".toml", ".ini", ".cfg", ".conf", ".json", ".sh", ".properties", ".tf", ".ipynb")
+TEXT_FILES = words("text-files")
 
 
 def audit(paths: Iterable[Path]) -> Audit:
@@ -69,7 +69,7 @@ def kind_of(path: Path) -> str:
         name.endswith(".txt") and ("requirements" in name or path.parent.name == "requirements")
     ) or name == "constraints.txt":
         return "requirements"
-    return "text" if name.startswith(".env") or name.endswith(TEXT_FILES) else ""
+    return "text" if name.startswith(".env") or path.suffix.lower() in TEXT_FILES else ""
 
 
 def read(path: Path, name: str) -> Source | None:
