@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from tests.kit.app import App, Bench
 from tests.kit.contract import Check, Verdict, judge
 from tests.kit.target import Target
+from tests.kit.tool import Tool, is_tool
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,9 @@ def judge_target(
         return bench.open(target, at=at)
 
     checks = list(checks)
+    if is_tool(checks):
+        tool: Any = Tool(target)
+        return Judged([judge(check, tool) for check in checks], [], "")
     order = shuffle.sample(checks, len(checks)) if shuffle else checks
     verdicts: dict[str, Verdict] = {}
     app = bench.open(target, at=at)

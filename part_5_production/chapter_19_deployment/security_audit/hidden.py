@@ -1,0 +1,83 @@
+"""Secrets in text: by the format of their provider, and by the name that they stand under."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+
+from security_audit.findings import rules, words
+
+PASSWORDS = words("passwords")
+SECRETS = PASSWORDS | words("secrets")
+KEY_KINDS = words("key-kinds")
+NOT_SECRET = words("not-secret")
+PLACEHOLDER = re.compile(
+    r"(?i)your|example|placeholder|change.?me|change.?in|changeit|dummy|fake|x{4}|redacted|replace|insert|sample|todo"
+    r"|mock|not.?a.?real|(?:^|[-_.])(?:test|here|dev|demo|local|offline|stand.?in|check)(?:[-_.]|$)"
+    r"|^<|>$|[{}]|^\$|%\(|\*{3}|\.{3}|^(?:pass(?:word|wd)?|pwd|secret|user)$"
+)
+NOT_RANDOM = re.compile(
+    r"[a-z]+://.*|[./~\\].*|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*|[\w-]+(?:\.[A-Za-z_]\w*)+|[A-Za-z]+(?:[-_ /:][A-Za-z]+)*\d?"
+)
+
+
+@cache
+def formats() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return one pattern for all providers' formats, and a cheap one that matches wherever it could."""
+    named = "|".join(f"(?P<p{n}>{pattern})" for n, pattern in enumerate(rules()["secrets"].values()))
+    return re.compile(named), re.compile(r"[\w.+/=$~-]{16}|://|BEGIN")
+
+
+def entropy(text: str) -> float:
+    """Return Shannon's entropy in bits per character."""
+    return -sum(n / len(text) * math.log2(n / len(text)) for n in Counter(text).values())
+
+
+def placeholder(value: str) -> bool:
+    """Tell a stand-in from a secret: it says so, or hardly varies."""
+    body = re.sub(r"^[a-z]{2}_test_|^sk-", "", value)
+    return bool(PLACEHOLDER.search(body)) or len(set(body)) < 5 or entropy(body) < 2.3
+
+
+def secrets_in(text: str) -> Iterator[tuple[int, str]]:
+    """Yield offset and value of every secret that a provider's format gives away."""
+    every, cheap = formats()
+    if not cheap.search(text):
+        return
+    for match in every.finditer(text):
+        inner = [group for group in match.groups() if group is not None]
+        value = inner[-1]  # the part in parentheses, where a pattern has one
+        if not placeholder(value):
+            yield match.start() + match[0].find(value), value
+
+
+def words_of(name: str) -> list[str]:
+    """Split snake_case, kebab-case and CamelCase."""
+    return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
+
+
+def names_secret(name: str, *, bare_token: bool = True) -> bool:
+    """Tell whether something of this name holds a secret: `openai_api_key`, `DB_PASSWORD`, but not `api_key_header`."""
+    words = words_of(name)
+    if not words or NOT_SECRET & set(words):
+        return False
+    if SECRETS & set(words):
+        return True
+    if words[-1] == "token":
+        return len(words) > 1 or bare_token
+    return any(b in ("key", "keys") and a in KEY_KINDS for a, b in pairwise(words))
+
+
+def secret_value(name: str, value: str) -> bool:
+    """Tell whether a value under a secret's name is a secret, not a placeholder, a word or a reference."""
+    varied = bool(re.search(r"\d", value)) and bool(re.search(r"[A-Za-z]", value))
+    password = bool(PASSWORDS & set(words_of(name)))
+    if not re.fullmatch(r"[!-~]{6,}", value) or placeholder(value):
+        return False
+    if NOT_RANDOM.fullmatch(value) and not (password and varied and value.isalnum()):
+        return False
+    if password:
+        return varied or bool(re.search(r"[^\w.-]", value))
+    return len(value) >= 12 and entropy(value) >= 2.8 and (varied or len(value) >= 24)

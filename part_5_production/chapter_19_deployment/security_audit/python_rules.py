@@ -1,0 +1,456 @@
+"""The rules for Python, on the syntax tree."""
+
+import ast
+import builtins
+import contextlib
+import io
+import re
+import tokenize
+from collections.abc import Iterator, Mapping
+from functools import partial
+
+from security_audit.findings import words
+from security_audit.flow import Flow, Function, constant, keywords, last, own_nodes, targets_of
+from security_audit.hidden import names_secret, secret_value
+from security_audit.source import Source
+
+LEVELS = words("levels")
+ROUTES = words("routes")
+TEXTS = words("texts")
+SPOKEN = words("spoken")
+BROAD = words("broad")
+ENVIRON = "os" + ".environ"
+ENVIRONMENT = ("os" + ".getenv", f"{ENVIRON}.get", f"{ENVIRON}.pop")
+AGENTIC = words("agentic")
+ASKED = ("message", "prompt", "question")
+TELLING = "alert|notify|warn|error|event|status|send|emit|log|print|say"  # their message is not a user's
+BODY = re.compile("[a-z](Request|Body|Payload|Input)$")
+DEBUG = re.compile("(?i)((flask|app|enable|django|api)_)?debug(_mode|_enabled)?")
+SETTINGS = ("settings", "config", "cfg", "conf")
+VALIDATORS = ("model_validate", "model_validate_json", "parse_obj", "validate_python", "validate_json", "validate")
+PRINTS = ("print", "pprint", "pp")
+
+
+UNSAFE = dict.fromkeys(words("unsafe-load"), "unsafe-load") | dict.fromkeys(words("code-execution"), "code-execution")
+
+
+class PythonFile:
+    """The rules for one Python file; each method looks for one kind of mistake."""
+
+    def __init__(self, source: Source, tree: ast.Module) -> None:
+        self.source, self.tree = source, tree
+        self.nodes = list(ast.walk(tree))
+        self.functions = [node for node in self.nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        self.serves = any(map(self.is_route, self.functions))
+        self.aliases: dict[str, str] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Import):
+                self.aliases |= {
+                    a.asname or a.name.partition(".")[0]: a.name if a.asname else a.name.partition(".")[0]
+                    for a in node.names
+                }
+            elif isinstance(node, ast.ImportFrom):
+                self.aliases |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+        self.globals: dict[str, ast.expr] = {}
+        for node in tree.body:
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
+                self.globals |= {target.id: node.value for target in targets_of(node) if isinstance(target, ast.Name)}
+
+    def check(self) -> None:
+        """Run every rule."""
+        self.hard_coded()
+        self.debugging()
+        self.calls()
+        self.logged()
+        self.returned()
+        self.errors()
+        self.inputs()
+        self.swallowed()
+
+    def dotted(self, node: ast.AST) -> str:
+        """Return what a name was imported as: `p.loads` after `import pickle as p` -> pickle.loads."""
+        if isinstance(node, ast.Attribute):
+            return f"{self.dotted(node.value)}.{node.attr}"
+        return self.aliases.get(node.id, node.id) if isinstance(node, ast.Name) else ""
+
+    def resolved(self, node: ast.AST | None) -> ast.AST | None:
+        """Follow a name to its constant of the module."""
+        return self.globals.get(node.id, node) if isinstance(node, ast.Name) else node
+
+    def is_route(self, function: ast.AST) -> bool:
+        """Tell whether a function answers requests."""
+        decorators = getattr(function, "decorator_list", [])
+        return any(
+            isinstance(d, ast.Call) and isinstance(d.func, ast.Attribute) and d.func.attr in ROUTES for d in decorators
+        )
+
+    def is_secret(self, node: ast.AST) -> bool:
+        """Tell whether an expression reads a secret: by its name, or from the environment."""
+        if isinstance(node, ast.Name):
+            return names_secret(node.id, bare_token=False)
+        if isinstance(node, ast.Attribute):
+            whole = (node.attr == "headers" and last(node.value) in ("request", "req")) or (
+                node.attr == "__dict__" and last(node.value) in SETTINGS
+            )
+            own = last(node.value) in ("self", *SETTINGS)
+            return whole or names_secret(node.attr, bare_token=own) or self.dotted(node) == ENVIRON
+        if isinstance(node, ast.Subscript):
+            return names_secret(constant(node.slice) or "")
+        if isinstance(node, ast.Call):
+            if last(node) in ("getenv", "get", "pop") and node.args and self.dotted(node.func) in ENVIRONMENT:
+                return names_secret(constant(node.args[0]) or "")
+            if last(node) in ("model_dump", "asdict", "vars", "dict", "model_dump_json"):
+                about = [*node.args, node.func.value if isinstance(node.func, ast.Attribute) else node.func]
+                return any(last(n) in SETTINGS for n in about)
+            return names_secret(last(node)) and bool(re.match("get_|load_|read_", last(node)))
+        return False
+
+    def hard_coded(self) -> None:
+        """Secrets in strings and comments, by format; and in what is called a secret, by how random it looks."""
+        whole = [n for n in self.nodes if isinstance(n, (ast.BinOp, ast.JoinedStr, ast.Call)) and constant(n)]
+        inner = {id(child) for node in whole for child in ast.walk(node) if child is not node}
+        for node in self.nodes:
+            if id(node) not in inner and (text := constant(node)):
+                self.source.find_secrets(text, line_of(node))
+        with contextlib.suppress(tokenize.TokenError, SyntaxError):
+            for token in tokenize.generate_tokens(io.StringIO(self.source.text).readline):
+                if token.type == tokenize.COMMENT:
+                    self.source.find_secrets(token.string, token.start[0])
+        for name, value in self.named():
+            text = constant(value)
+            if names_secret(name) and text and secret_value(name, text):
+                self.source.find("secret-in-code", value.lineno, secret=text)
+
+    def named(self) -> Iterator[tuple[str, ast.expr]]:
+        """Yield every value that stands under a name: assigned, passed, a default, in a dict, compared."""
+        for node in self.nodes:
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
+                for target in targets_of(node):
+                    key = constant(target.slice) if isinstance(target, ast.Subscript) else ""
+                    yield key or last(target), node.value
+            elif isinstance(node, ast.NamedExpr):
+                yield node.target.id, node.value
+            elif isinstance(node, ast.Call):
+                yield from keywords(node).items()
+                if last(node) in ("getenv", "get", "setdefault") and len(node.args) == 2:
+                    yield constant(node.args[0]) or "", node.args[1]
+            elif isinstance(node, ast.Dict):
+                yield from (
+                    (constant(key) or last(key), value) for key, value in zip(node.keys, node.values, strict=True)
+                )
+            elif isinstance(node, ast.arguments):
+                positional = [*node.posonlyargs, *node.args]
+                pairs = [*zip(reversed(positional), reversed(node.defaults), strict=False)]
+                yield from ((a.arg, d) for a, d in [*pairs, *zip(node.kwonlyargs, node.kw_defaults, strict=True)] if d)
+            elif isinstance(node, ast.Compare) and len(node.comparators) == 1:
+                yield last(node.left), node.comparators[0]
+
+    def debugging(self) -> None:
+        """Debug flags that are on: assigned, passed, a default, in a dict, in the environment."""
+        runs = [n for n in self.nodes if isinstance(n, ast.Call) and self.dotted(n.func) == "asyncio.run"]
+        loops = {id(value) for run in runs for value in keywords(run).values()}  # asyncio's own debug mode
+        compared = {id(right) for node in self.nodes if isinstance(node, ast.Compare) for right in node.comparators}
+        for name, value in self.named():
+            given = self.resolved(value)
+            if isinstance(given, ast.Call) and last(given) == "Field":
+                given = given.args[0] if given.args else keywords(given).get("default")
+            on = isinstance(given, ast.Constant) and str(given.value).lower() in ("true", "1", "yes", "on")
+            if on and DEBUG.fullmatch(name) and id(value) not in loops | compared:
+                self.source.find("debug-on", value.lineno)
+
+    def calls(self) -> None:
+        """Open CORS, unsafe loading, code from text: what one call gives away."""
+        for node in self.nodes:
+            if not isinstance(node, ast.Call):
+                continue
+            given, name = keywords(node), self.dotted(node.func)
+            if any("CORSMiddleware" in last(n) for n in (node.func, *node.args)) or last(node) == "CORS":
+                self.cors(node, given)
+            rule = UNSAFE.get(name)
+            if rule and not self.made_safe(name, node, given):
+                self.source.find(rule, node.lineno)
+            shell = name.startswith("subprocess.") and constant(given.get("shell"), bool)
+            if shell and not (node.args and constant(node.args[0])):
+                self.source.find("code-execution", node.lineno)
+            if constant(given.get("allow_dangerous_deserialization"), bool):
+                self.source.find("unsafe-load", node.lineno)
+
+    def made_safe(self, name: str, node: ast.Call, given: Mapping[str, ast.expr]) -> bool:
+        """Tell the safe uses of an unsafe function apart."""
+        if name.startswith("yaml.load"):
+            loader = given.get("Loader") or (node.args[1] if len(node.args) > 1 else None)
+            return "Safe" in last(loader) or last(loader) == "BaseLoader"
+        if name == "torch.load":
+            return bool(constant(given.get("weights_only"), bool))
+        if name == "numpy.load":
+            return not constant(given.get("allow_pickle"), bool)
+        return name in ("os.system", "os.popen") and bool(node.args) and constant(node.args[0]) is not None
+
+    def cors(self, node: ast.Call, given: Mapping[str, ast.expr]) -> None:
+        """Any origin together with credentials."""
+        origins = self.resolved(given.get("allow_origins") or given.get("origins"))
+        listed = (
+            [constant(e) for e in origins.elts]
+            if isinstance(origins, (ast.List, ast.Tuple, ast.Set))
+            else [constant(origins)]
+        )
+        pattern = constant(self.resolved(given.get("allow_origin_regex"))) or ""
+        anyone = "*" in listed or bool(pattern and re.match(r"\^?(https?\??(://)?)?(\(.*\))?\.[*+]\$?$", pattern))
+        credentials = given.get("allow_credentials") or given.get("supports_credentials")
+        if anyone and constant(self.resolved(credentials), bool):
+            line = next((v.lineno for k, v in given.items() if "origin" in k), node.lineno)
+            self.source.find("open-cors", line)
+
+    def logged(self) -> None:
+        """Secrets and users' messages in calls of log and print."""
+        classes = [node for node in self.nodes if isinstance(node, ast.ClassDef)]
+        models = {node.name for node in classes if any(last(base) == "BaseModel" for base in node.bases)}
+        agentic = bool({name.partition(".")[0] for name in self.aliases.values()} & AGENTIC)
+        for scope in [self.tree, *self.functions]:
+            sinks = [n for n in own_nodes(scope) if isinstance(n, ast.Call) and self.is_log(n)]
+            if not sinks:
+                continue
+            parameters = [a for a in ast.walk(getattr(scope, "args", scope)) if isinstance(a, ast.arg)]
+            parameters = parameters if isinstance(scope, Function) else []
+            bodies = {p.arg for p in parameters if last(p.annotation) in models or BODY.search(last(p.annotation))}
+            asked = agentic and not re.search(TELLING, getattr(scope, "name", ""))
+            texts = {p.arg for p in parameters if p.arg in (ASKED if asked else TEXTS if self.is_route(scope) else ())}
+            secret = Flow(scope, self.is_secret)
+            message = Flow(scope, partial(is_message, bodies), bodies | texts, cut=True)
+            for sink in sinks:
+                values = [*sink.args, *sink.keywords]
+                if any(map(secret.hot, values)):
+                    self.source.find("secret-in-log", sink.lineno)
+                    continue
+                lone = sink.args[:1] if last(next(iter(sink.args), None)) in texts else []  # log.info(message)
+                if any(message.hot(value) for value in values if value not in lone):
+                    self.source.find("message-in-log", sink.lineno)
+
+    def is_log(self, node: ast.Call) -> bool:
+        """Tell a call of a logger, of print, or of a terminal's write."""
+        if not isinstance(node.func, ast.Attribute):
+            return last(node) in PRINTS
+        owner = last(node.func.value)
+        written = node.func.attr == "write" and owner in ("stdout", "stderr")
+        return (
+            written
+            or (node.func.attr in LEVELS and "log" in owner.lower())
+            or self.dotted(node.func) == "pprint.pprint"
+        )
+
+    def returned(self) -> None:
+        """Secrets of the settings or the environment in what a route answers."""
+        for function in self.functions:
+            flow = Flow(
+                function,
+                partial(self.is_ours, {a.arg for a in ast.walk(function) if isinstance(a, ast.arg)}),
+                built=True,
+            )
+            for node in own_nodes(function):
+                sent: list[ast.expr | None] = [*responses(node)]
+                if isinstance(node, (ast.Return, ast.Yield)) and self.is_route(function):
+                    sent = [node.value]
+                if any(map(flow.hot, sent)):
+                    self.source.find("secret-in-response", line_of(node))
+
+    def is_ours(self, local: set[str], node: ast.AST) -> bool:
+        """Tell a secret of the service itself: a name of the module, a setting, the environment."""
+        if isinstance(node, ast.Name):
+            return node.id in self.globals and node.id not in local and self.is_secret(node)
+        if isinstance(node, ast.Attribute):
+            return self.is_secret(node) and bool(re.search("settings|config|environ|os|cfg", ast.unparse(node.value)))
+        return not isinstance(node, ast.Subscript) and self.is_secret(node)
+
+    def errors(self) -> None:
+        """An error's own words in what the client is sent: a route's return value, a response, an HTTPException."""
+        for function in self.functions:
+            kinds = self.handled_by(function)
+            answers = self.is_route(function) or bool(kinds)
+            later: set[str] = set()  # what broad handlers leave behind for the rest of the function
+            for handler in (n for n in own_nodes(function) if isinstance(n, ast.ExceptHandler)):
+                names = {handler.name} if handler.name else set()
+                flow = Flow(handler, is_trace, names, built=True)
+                self.leaks(
+                    handler,
+                    flow,
+                    answers=answers,
+                    meant=399 if broad(handler.type) else 499 if builtin(handler.type) else 599,
+                )
+                later |= flow.names - names if broad(handler.type) else set()
+            if any(map(broad, kinds)) and function.args.args:
+                later.add(function.args.args[-1].arg)
+            self.leaks(function, Flow(function, is_trace, later, built=True), answers=answers, meant=399)
+
+    def handled_by(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr | None]:
+        """Return the errors that a function answers for, as it was decorated or added."""
+        calls = [d for d in function.decorator_list if isinstance(d, ast.Call)]
+        kinds = [d.args[0] if d.args else None for d in calls if last(d) in ("exception_handler", "errorhandler")]
+        added = [n for n in self.nodes if isinstance(n, ast.Call) and last(n) == "add_exception_handler"]
+        return kinds + [n.args[0] for n in added if len(n.args) == 2 and last(n.args[1]) == function.name]
+
+    def leaks(self, scope: ast.AST, flow: Flow, *, answers: bool, meant: int) -> None:
+        """Note where a scope sends an error's words; one of ours is `meant` for clients up to some status."""
+        for node in own_nodes(scope):
+            sent: list[ast.expr | None] = [*responses(node)]
+            if (isinstance(node, ast.Return) and answers) or (isinstance(node, ast.Yield) and self.serves):
+                sent = [node.value]
+            codes = [code for part in (node, *sent) if isinstance(part, ast.Call) for code in status_codes(part)]
+            if any(map(flow.hot, sent)) and max(codes, default=400) > meant:
+                self.source.find("error-leak", line_of(node))
+
+    def inputs(self) -> None:
+        """Text without a longest length, and bodies that nothing validates."""
+        routes = [function for function in self.functions if self.is_route(function)]
+        used = {
+            last(n)
+            for f in routes
+            for a in ast.walk(f.args)
+            if isinstance(a, ast.arg) and a.annotation
+            for n in ast.walk(a.annotation)
+        }
+        for node in self.nodes:
+            if (
+                isinstance(node, ast.ClassDef)
+                and any(last(base) == "BaseModel" for base in node.bases)
+                and (node.name in used or (not routes and re.search("(Request|Body|Payload)$", node.name)))
+            ):
+                self.model(node)
+        for function in routes:
+            checked = any(isinstance(n, ast.Call) and validates(n) for n in ast.walk(function))
+            for call in (n for n in own_nodes(function) if isinstance(n, ast.Call)):
+                if (
+                    isinstance(call.func, ast.Attribute)
+                    and call.func.attr in ("json", "get_json")
+                    and last(call.func.value) in ("request", "req")
+                    and not checked
+                ):
+                    self.source.find("unvalidated-body", call.lineno)
+            posted = any(last(d) in ("post", "put", "patch") for d in function.decorator_list)
+            path = " ".join(
+                str(constant(d.args[0])) for d in function.decorator_list if isinstance(d, ast.Call) and d.args
+            )
+            arguments = function.args.args
+            defaults = dict(zip((a.arg for a in reversed(arguments)), reversed(function.args.defaults), strict=False))
+            for argument in arguments:
+                kind, default = (
+                    ast.unparse(argument.annotation) if argument.annotation else "",
+                    defaults.get(argument.arg),
+                )
+                if (
+                    (isinstance(default, ast.Call) and last(default) in ("Depends", "Security"))
+                    or "Depends" in kind
+                    or checked
+                ):
+                    continue
+                if posted and re.fullmatch(r"(?i)(typing\.)?(dict|any|mapping)(\[.*\])?( \| None)?", kind):
+                    self.source.find("unvalidated-body", argument.lineno)
+                unlimited = re.fullmatch(r"str( \| None)?|Optional\[str\]", kind) and "max_length" not in (
+                    ast.unparse(default) if default else ""
+                )
+                if unlimited and argument.arg in TEXTS and f"{{{argument.arg}" not in path:
+                    self.source.find("no-length-limit", argument.lineno)
+
+    def model(self, node: ast.ClassDef) -> None:
+        """A request model's fields of free text, and models without any limit at all."""
+        text = ast.unparse(node)
+        if "str_max_length" in text or re.search(r"@(?:pydantic\.)?(?:model_validator|root_validator)", text):
+            return
+        decorators = [d for f in node.body if isinstance(f, ast.FunctionDef) for d in f.decorator_list]
+        validated = {constant(name) for d in decorators if isinstance(d, ast.Call) for name in d.args}
+        fields = [f for f in node.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
+        plain = []
+        for field in fields:
+            parts = [part for part in (self.resolved(field.annotation), field.value) if part]
+            about = " ".join(map(ast.unparse, parts))
+            limited = re.search("max_length|pattern|regex|Literal|Enum|max_items", about)
+            if re.search(r"\bstr\b", about) and not limited and not {last(field.target), "*"} & validated:
+                plain.append(field)
+        texts = [field for field in plain if last(field.target) in TEXTS]
+        for field in texts or (plain if len(plain) == len(fields) else []):
+            self.source.find("no-length-limit", field.lineno)
+
+    def swallowed(self) -> None:
+        """Handlers for any error that do nothing about it."""
+        for node in self.nodes:
+            dropped: list[str] = []
+            if isinstance(node, ast.ExceptHandler) and all(map(idle, node.body)):
+                dropped = names_of(node.type) if node.type else ["Exception"]
+            elif isinstance(node, ast.Call) and last(node) == "suppress":
+                dropped = [last(argument) for argument in node.args]
+            if {"Exception", "BaseException"} & set(dropped):
+                self.source.find("swallowed-error", line_of(node))
+
+    def uses_of_keys(self) -> None:
+        """Note every line that reads a key: the places to review."""
+        for node in self.nodes:
+            if (
+                isinstance(node, ast.expr)
+                and not isinstance(getattr(node, "ctx", None), ast.Store)
+                and self.is_secret(node)
+            ):
+                self.source.key_uses.setdefault(node.lineno, self.source.masked(node.lineno))
+
+
+def line_of(node: ast.AST) -> int:
+    """Return the line that a node begins on."""
+    return int(getattr(node, "lineno", 1))
+
+
+def is_message(bodies: set[str], node: ast.AST) -> bool:
+    """Tell whether an expression reads what a user wrote: a text field of the body, or a name that says so."""
+    if isinstance(node, ast.Attribute):
+        return node.attr in TEXTS and last(node.value) in bodies
+    return isinstance(node, ast.Name) and node.id in SPOKEN
+
+
+def idle(statement: ast.stmt) -> bool:
+    """Tell a statement that does nothing about an error: pass, continue, ..., return, return None."""
+    if isinstance(statement, (ast.Expr, ast.Return)):
+        value = statement.value
+        return value is None or (
+            isinstance(value, ast.Constant) and (value.value is None or isinstance(statement, ast.Expr))
+        )
+    return isinstance(statement, (ast.Pass, ast.Continue))
+
+
+def validates(call: ast.Call) -> bool:
+    """Tell a call that validates a body: pydantic's own, or Model(**data)."""
+    return last(call) in VALIDATORS or any(keyword.arg is None for keyword in call.keywords)
+
+
+def is_trace(node: ast.AST) -> bool:
+    """Tell a call that returns a traceback as text."""
+    return isinstance(node, ast.Call) and last(node) in ("format_exc", "exc_info", "format_exception", "format_tb")
+
+
+def names_of(kind: ast.AST | None) -> list[str]:
+    """Return the names of the errors in an except clause."""
+    return [last(e) for e in kind.elts] if isinstance(kind, ast.Tuple) else [last(kind)]
+
+
+def broad(kind: ast.AST | None) -> bool:
+    """Tell whether an except clause catches what nobody wrote for a client to read."""
+    return kind is None or constant(kind, int) == 500 or any(name in BROAD for name in names_of(kind))
+
+
+def builtin(kind: ast.AST | None) -> bool:
+    """Tell whether an except clause names one of Python's own errors, which anything may raise."""
+    return any(hasattr(builtins, name) for name in names_of(kind))
+
+
+def responses(node: ast.AST) -> list[ast.expr]:
+    """Return what a call that makes a response or an HTTP error is given."""
+    if isinstance(node, ast.Call) and re.search(
+        "Response$|^HTTPException$|^jsonify$|^make_response$|^abort$|^send_json$", last(node)
+    ):
+        return [*node.args, *(k.value for k in node.keywords if k.arg != "status_code")]
+    return []
+
+
+def status_codes(node: ast.AST) -> list[int]:
+    """Return the HTTP status codes that an expression names."""
+    numbers = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and type(n.value) is int]
+    named = [
+        int(m[1]) for n in ast.walk(node) if isinstance(n, ast.Attribute) and (m := re.match(r"HTTP_(\d{3})_", n.attr))
+    ]
+    return [number for number in numbers + named if 400 <= number < 600]

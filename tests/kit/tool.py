@@ -1,0 +1,103 @@
+"""A target that is a tool: a script that is given a folder, prints (or writes) what it finds there, and ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.kit.contract import Check
+from tests.kit.target import KEPT, CannotRun, Target
+
+TOOL_S = 60.0
+REPORTS = (".md", ".txt", ".json", ".html", ".sarif", ".csv", ".log")
+
+
+def tool_check(title: str, *, chapter: str, hints: tuple[str, str, str]) -> Callable[[Callable[[Tool], None]], Check]:
+    """Make a function of a tool into a check; like `check`, which is for running apps."""
+
+    def make(judge: Callable[[Any], None]) -> Check:
+        return Check(judge.__name__.replace("_", "-"), title, chapter, frozenset(("tool",)), hints, judge)
+
+    return make
+
+
+@dataclass(frozen=True)
+class Ran:
+    """One run of a tool: what it was given, all that it printed and wrote, and how it ended."""
+
+    command: str
+    output: str
+    code: int
+
+    def sent(self) -> str:
+        """Return the command."""
+        return self.command
+
+    def came(self) -> str:
+        """Return the end of the output."""
+        return f"exit {self.code}, " + (" | ".join(self.output.split("\n")[-8:])[-300:] or "no output")
+
+    def curl(self, base: str) -> str:
+        """Return the command: a tool has no address."""
+        return self.command
+
+
+class Tool:
+    """A script as the checks see it. It is called with the folder as its argument, inside the folder."""
+
+    kind = "a tool"
+    capabilities = frozenset(("tool",))
+
+    def __init__(self, target: Target) -> None:
+        if target.file is None:
+            raise CannotRun(f"{target.url} is no file: this exercise builds a script, MINE=your_script.py")
+        self.file = target.file
+        self._seen: dict[tuple[tuple[str, str], ...], Ran] = {}
+
+    def run(self, files: Mapping[str, str]) -> Ran:
+        """Run it on a folder that holds these files; the same files are run once."""
+        key = tuple(sorted(files.items()))
+        if key not in self._seen:
+            with tempfile.TemporaryDirectory(prefix="check-") as folder:
+                agent = Path(folder) / "agent"
+                agent.mkdir()
+                for name, text in files.items():
+                    (agent / name).write_text(text, encoding="utf-8")
+                self._seen[key] = self._run(agent)
+        return self._seen[key]
+
+    def _run(self, folder: Path) -> Ran:
+        env = {name: os.environ[name] for name in KEPT if name in os.environ} | {"PYTHONDONTWRITEBYTECODE": "1"}
+        before = set(folder.rglob("*"))
+        for arguments in ([str(folder)], []):  # a script without arguments looks at the folder it is in
+            command = [sys.executable, str(self.file), *arguments]
+            try:
+                ran = subprocess.run(
+                    command, cwd=folder, env=env, capture_output=True, text=True, errors="replace", timeout=TOOL_S,
+                    stdin=subprocess.DEVNULL, check=False,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                raise CannotRun(f"{self.file.name} was still busy after {TOOL_S:.0f} s") from None
+            if ran.returncode != 2:
+                break
+        if "Traceback (most recent call last)" in ran.stderr:
+            raise CannotRun(f"{self.file.name} stopped: {ran.stderr.strip().splitlines()[-1]}")
+        written = [p for p in sorted(set(folder.rglob("*")) - before) if p.suffix in REPORTS]
+        texts = [ran.stdout, ran.stderr, *(p.read_text(encoding="utf-8", errors="replace") for p in written)]
+        return Ran(f"python {self.file.name} agent/", "\n".join(t for t in texts if t), ran.returncode)
+
+    def news(self, files: Mapping[str, str], without: Mapping[str, str]) -> tuple[list[str], Ran]:
+        """Return the lines that the tool says of these files and not of the others."""
+        ran, known = self.run(files), set(self.run(without).output.splitlines())
+        return [line for line in ran.output.splitlines() if line.strip() and line not in known], ran
+
+
+def is_tool(checks: list[Check]) -> bool:
+    """Tell whether a contract is about a tool."""
+    return all("tool" in check.needs for check in checks)

@@ -1,0 +1,448 @@
+"""19.7.1: the audit, against files whose mistakes are known, and against apps that leak on purpose."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import exercise_1_19_7_solution as exercise
+import pytest
+from exercise_1_19_7_solution import Audit, Finding, audit, audit_app, to_json, to_markdown, to_sarif
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from security_audit.app import Canaries, Exchange, judge
+from security_audit.file_rules import check_compose, check_dockerfile, check_requirements, check_text, ignores, version
+from security_audit.findings import rules
+from security_audit.hidden import names_secret
+from security_audit.source import Source
+from security_audit.static import check_python
+
+from shared.config import environment
+from tests.chapter import FOLDER, ROOT
+from tests.data.audit.corpora import build
+from tests.data.audit.made_up import FORMATS, harmless, secret
+
+KEY = secret("openai_project", random.Random(7))
+KEPT = {name: value for name, value in environment().items() if name in exercise.KEPT}
+
+
+def rules_in(text: str, check=check_python) -> list[str]:  # type: ignore[no-untyped-def]
+    source = Source("agent.py", text)
+    check(source)
+    return [finding.rule for finding in source.findings()]
+
+
+# ---------------------------------------------------------------- against files whose mistakes are known
+
+
+@pytest.mark.parametrize("kind", ["planted", "clean"])
+def test_it_finds_exactly_what_was_planted(kind: str, tmp_path: Path) -> None:
+    expected = build(kind, tmp_path)
+    assert {(f.file, f.line, f.rule) for f in audit([tmp_path]).findings} == expected
+    assert bool(expected) == (kind == "planted")
+
+
+def test_every_rule_of_the_static_half_is_planted(tmp_path: Path) -> None:
+    only_at_work = {"route-without-key", "docs-open", "input-crash", "could-not-check"}
+    around = {"env-not-ignored"}  # needs a folder of its own
+    assert {rule for _, _, rule in build("planted", tmp_path)} == set(rules()["rules"]) - only_at_work - around
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_it_recalls_85_percent_of_secrets_at_10_percent_false_alarms(seed: int) -> None:
+    rng = random.Random(seed)
+    made = {kind: secret(kind, rng) for kind in FORMATS}
+    missed = [kind for kind, value in made.items() if "secret-in-code" not in rules_in(f"{kind} = {value!r}\n")]
+    assert len(missed) <= 0.05 * len(made), missed
+    alarms = [pair for pair in harmless(rng) if rules_in(f"{pair[0]} = {pair[1]!r}\n")]
+    assert len(alarms) <= 0.02 * len(harmless(rng)), alarms
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_no_report_shows_a_secret(kind: str, tmp_path: Path) -> None:
+    value = secret(kind, random.Random(3))
+    (tmp_path / "agent.py").write_text(f"key_for_it = connect(api_key={value!r}, other={value!r})\n")
+    report = audit([tmp_path])
+    middle = value.replace("\n", "\\n")[12:30]
+    for write in (to_markdown, to_json, to_sarif):
+        assert middle not in write(report)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f'KEY = "{KEY[:12]}" + "{KEY[12:]}"', f'KEY = ("{KEY[:30]}"\n       "{KEY[30:]}")',
+     f'KEY = "".join(["{KEY[:12]}", "{KEY[12:]}"])', f'KEY = b"{KEY}"', f"# {KEY}", f'"""Use {KEY}."""'],
+)  # fmt: skip
+def test_a_secret_is_found_in_pieces_in_bytes_in_comments(text: str, tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text(text + "\n")
+    report = audit([tmp_path])
+    assert [f.rule for f in report.findings] == ["secret-in-code"]
+    assert KEY[30:50] not in to_json(report)
+
+
+def test_the_audit_does_not_flag_its_own_patterns() -> None:
+    own = audit([FOLDER / "security_audit", FOLDER / "exercise_1_19_7_solution.py"])
+    assert [f for f in own.findings if f.rule != "secret-in-log"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "is_one"),
+    [("OPENAI_API_KEY", True), ("dbPassword", True), ("x-api-key", True), ("client_secret", True), ("token", True),
+     ("STRIPE_KEY", True), ("keyboard", False), ("api_key_header", False), ("max_tokens", False), ("", False),
+     ("public_key", False), ("primary_key", False), ("has_api_key", False), ("password_hash", False)],
+)  # fmt: skip
+def test_a_name_says_whether_it_holds_a_secret(name: str, is_one: bool) -> None:
+    assert names_secret(name) == is_one
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("print(f'{api_key[-4:]}')", []),
+        ("print(f'{api_key[:8]}')", []),
+        ("print(f'{api_key[:9]}')", ["secret-in-log"]),
+        ("print(len(api_key), bool(api_key), mask(api_key), api_key is None)", []),
+        ("print('set' if api_key else 'missing')", []),
+        ("for name, value in os.environ.items():\n    print(name, value)", ["secret-in-log"]),
+        ("while x:\n    print(line)\n    line = note\n    note = api_key", ["secret-in-log"]),
+        ("log.info('%s', str(api_key).strip())", ["secret-in-log"]),
+        ("catalog.append(api_key)", []),
+        ("import pickle as p\np.loads(x)", ["unsafe-load"]),
+        ("model.eval()\nast.literal_eval(x)\nre.compile(x)", []),
+        ("yaml.load(x, yaml.CSafeLoader)", []),
+        ("torch.load(x, weights_only=True)\nnumpy.load(x)", []),
+        ("asyncio.run(main(), debug=True)", []),
+        ("try:\n    f()\nexcept ValueError:\n    pass", []),
+        ("try:\n    f()\nexcept Exception:\n    log.exception('f')", []),
+        ("try:\n    f()\nexcept Exception:\n    raise", []),
+        ("with suppress(BaseException):\n    f()", ["swallowed-error"]),
+        ("try:\n    f()\nexcept (ValueError, Exception):\n    pass", ["swallowed-error"]),
+        ("sys.stderr.write(f'{api_key}')\nfile.write(api_key)", ["secret-in-log"]),
+        ("log.info('%s %s', settings.__dict__, self.token)\nlog.info(event.token)", ["secret-in-log"]),
+        ("os.environ['FLASK_DEBUG'] = '1'\napp.config.update(DEBUG=True)\nc = {'debug': True}", ["debug-on"] * 3),
+        ("class S:\n    debug: bool = Field(default=True)\n    other: bool = Field(default=True)", ["debug-on"]),
+        ("d = os.getenv('DEBUG', 'false') == 'true'\nif debug == True:\n    f()", []),
+        (
+            "def h(request, exc):\n    return JSONResponse({'e': str(exc)})\napp.add_exception_handler(Exception, h)",
+            ["error-leak"],
+        ),
+        ("def h(request, exc):\n    return JSONResponse({'e': str(exc)})\napp.add_exception_handler(Mine, h)", []),
+        (
+            "API_KEY = load()\ndef verify():\n    raise HTTPException(401, f'expected {API_KEY}')",
+            ["secret-in-response"],
+        ),
+        ("PASSWORD = 'hunter2'\nPASSWORD_KIND = 'hunter2'\nPASSWORD = 'password'", ["secret-in-code"]),
+    ],
+)
+def test_a_value_is_followed_until_it_is_masked_or_shown(code: str, found: list[str]) -> None:
+    assert rules_in(code + "\n") == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("FROM python", ["container-root", "image-latest"]),
+        ("from python:3.12\nuser app", []),
+        ("FROM python:3.12\nUSER 0:0", ["container-root"]),
+        ("FROM python:3.12\nUSER 1000", []),
+        ("FROM python:3.12\nUSER app\nUSER root\nUSER app", []),
+        ("FROM scratch\nUSER 1", []),
+        ("FROM python:3.12 AS a\nUSER app\nFROM a", []),
+        ("FROM python:3.12 AS a\nUSER app\nFROM python:3.12", ["container-root"]),
+        ("FROM gcr.io/distroless/python3:nonroot", []),
+        ("ARG TAG=latest\nFROM python:${TAG}\nUSER app", ["image-latest"]),
+        ("FROM host:5000/python\nUSER app", ["image-latest"]),
+        ("FROM --platform=linux/amd64 python:3.12\nUSER app", []),
+        ("FROM python:3.12\nUSER app\nRUN <<EOF\nUSER root\nEOF", []),
+        ("FROM python:3.12\nUSER app\n# ENV API_KEY=1\nENV API_KEY=", []),
+        ("FROM python:3.12\nUSER app\nENV A=1 \\\n    API_KEY=k", ["secret-in-image"]),
+        ("FROM python:3.12\nUSER app\nENV OPENAI_API_KEY=$OPENAI_API_KEY", ["secret-in-image"]),
+        ("# escape=`\nFROM python:3.12\nUSER app\nENV A=1 `\n  DB_PASSWORD=k", ["secret-in-image"]),
+        ('FROM python:3.12\nUSER app\nCOPY [".env", "/app/"]', ["env-in-image"]),
+        ("FROM python:3.12\nUSER app\nCOPY .env.example .", []),
+        ("", []),
+    ],
+)
+def test_a_dockerfile_is_read_as_docker_reads_it(text: str, found: list[str]) -> None:
+    assert sorted(rules_in(text, check_dockerfile)) == found
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [("a==1.0", []), ("a", ["unpinned"]), ("a~=1.0", ["unpinned"]), ("a==1.*", ["unpinned"]), ("-e .", []), ("# a", []),
+     ("a==1.0 \\", []), ("h11==0.15.9", ["vulnerable-pin"]), ("h11==0.16.0", []), ("H11 == 0.9", ["vulnerable-pin"]),
+     ("aiohttp==3.12.13", ["vulnerable-pin"]), ("flask==2.3.1", ["vulnerable-pin"]), ("flask==2.2.5", [])],
+)  # fmt: skip
+def test_requirements_are_pinned_and_patched(line: str, found: list[str]) -> None:
+    assert rules_in(line, check_requirements) == found
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    assert version("2.10") > version("2.9") > version("2.9rc1.dev3"[:1])
+    assert version("1.0") == version("1") == version("1.0.0+local")
+
+
+@pytest.mark.parametrize(
+    ("lines", "ignored"),
+    [(".env", True), ("*.env", True), (".env*", True), ("**/.env", True), ("/.env", True), (".env\n!.env", False),
+     ("# .env", False), (".environment", False), ("", False), ("*", True)],
+)  # fmt: skip
+def test_an_ignore_file_is_read_to_its_end(lines: str, ignored: bool, tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".gitignore").write_text(lines + "\n")
+    (tmp_path / "app").mkdir()
+    assert ignores(tmp_path / "app", ".gitignore") is ignored
+    (tmp_path / "app" / ".env").write_text("A=1\n")
+    assert [f.rule for f in audit([tmp_path]).findings] == ([] if ignored else ["env-not-ignored"])
+
+
+@pytest.mark.parametrize("kind", ["private_key", "stripe_live", "jwt", "database_password"])
+@pytest.mark.parametrize("form", ["{name} = {value}\n", '"{name}": "{value}",\n', "{name}: {value}\n"])
+def test_a_secret_is_found_in_any_settings_file(kind: str, form: str, tmp_path: Path) -> None:
+    value = secret(kind, random.Random(5))
+    (tmp_path / "settings.json").write_text("a = 1\n" + form.replace("{name}", kind).replace("{value}", value))
+    found = audit([tmp_path]).findings
+    assert [(f.rule, f.line) for f in found] == [("secret-in-code", 2)]
+    assert value[-6:] not in found[0].evidence
+
+
+# ---------------------------------------------------------------- findings, reports, baseline
+
+
+def test_an_id_survives_moving_lines_and_tells_equal_lines_apart(tmp_path: Path) -> None:
+    file = tmp_path / "agent.py"
+    file.write_text("eval(x)\neval(x)\n")
+    before = [f.id for f in audit([tmp_path]).findings]
+    file.write_text("import os\n\n\neval(x)\n\neval(x)\n")
+    assert [f.id for f in audit([tmp_path]).findings] == before
+    assert len(set(before)) == 2
+
+
+def test_the_worst_comes_first_and_what_is_accepted_is_not_open() -> None:
+    low, high, worst = (Finding(rule, "a.py", 9, "x") for rule in ("unpinned", "debug-on", "secret-in-code"))
+    report = Audit((low, high, worst), 1, (), {high.id: "on purpose"})
+    assert report.open == [worst, low]
+    text = to_markdown(report)
+    assert text.index(worst.id) < text.index(low.id) < text.index("on purpose")
+    suppressed = [r for r in json.loads(to_sarif(report))["runs"][0]["results"] if "suppressions" in r]
+    assert [r["partialFingerprints"]["auditId/v1"] for r in suppressed] == [high.id]
+
+
+def test_sarif_has_what_its_readers_need(tmp_path: Path) -> None:
+    build("planted", tmp_path)
+    sarif = json.loads(to_sarif(audit([tmp_path])))
+    run = sarif["runs"][0]
+    declared = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
+    assert sarif["version"] == "2.1.0"
+    for result in run["results"]:
+        assert result["ruleId"] in declared
+        assert result["level"] in ("error", "warning", "note")
+        assert result["locations"][0]["physicalLocation"]["region"]["startLine"] >= 1
+
+
+def test_every_finding_has_what_the_chapter_asks_for(tmp_path: Path) -> None:
+    build("planted", tmp_path)
+    for entry in json.loads(to_json(audit([tmp_path])))["findings"]:
+        assert all(entry[name] for name in ("id", "severity", "owasp", "file", "line", "evidence", "fix", "verify"))
+
+
+def test_exit_status_is_0_clean_1_findings_2_could_not_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, baseline = tmp_path / "agent.py", tmp_path / "accepted.json"
+    file.write_text("x = 1\n")
+    assert exercise.main([str(file)]) == 0
+    file.write_text("eval(x)\n")
+    capsys.readouterr()
+    assert exercise.main([str(file), "--format", "json"]) == 1
+    baseline.write_text(capsys.readouterr().out)
+    assert exercise.main([str(file), "--baseline", str(baseline)]) == 0
+    for wrong in ("[]", "{}", "no json", '{"findings": [{}]}'):
+        baseline.write_text(wrong)
+        assert exercise.main([str(file), "--baseline", str(baseline)]) == 2
+    (tmp_path / "empty").mkdir()
+    assert exercise.main([str(tmp_path / "empty")]) == 2
+    assert exercise.main([str(tmp_path / "missing")]) == 2
+    assert "cannot run" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stopped:
+        exercise.main(["--format", "pdf"])
+    assert stopped.value.code == 2
+
+
+# ---------------------------------------------------------------- what cannot be read
+
+
+@pytest.mark.parametrize("text", ["def f(:\n", "x = " + "(" * 5000, "\ud800".encode("utf-8", "surrogatepass")])
+def test_failure_a_file_that_does_not_parse_is_a_finding(text: str | bytes, tmp_path: Path) -> None:
+    data = text if isinstance(text, bytes) else text.encode()
+    (tmp_path / "agent.py").write_bytes(data + b"\n# " + KEY.encode() + b"\n")
+    found = {f.rule for f in audit([tmp_path]).findings}
+    assert {"could-not-check", "secret-in-code"} <= found
+
+
+def test_edge_a_huge_file_says_so_and_a_binary_one_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "big.py").write_text("x = 1\n" * 200_000)
+    (tmp_path / "binary.json").write_bytes(b"\0" * 100)
+    (tmp_path / "loop.py").symlink_to(tmp_path)
+    report = audit([tmp_path])
+    assert [(f.file, f.rule) for f in report.findings] == [("big.py", "could-not-check")]
+    assert report.files == 1
+
+
+CHECKS = (check_python, check_text, check_dockerfile, check_compose, check_requirements)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.text() | st.text("FROMENVARGUSER=:${}\"' \n\\<>#abk_-.0", max_size=80), st.sampled_from(CHECKS))
+def test_abuse_no_text_stops_a_check(text: str, check) -> None:  # type: ignore[no-untyped-def]
+    rules_in(text, check)
+
+
+@pytest.mark.parametrize("piece", ["a", "a.", "a_", "sk-", "eyJaaaaaaaa.", "a://a:", "Bearer ", "0a", "ENV A="])
+@pytest.mark.parametrize("check", [check_text, check_dockerfile], ids=lambda c: c.__name__)
+def test_abuse_time_grows_with_length_and_no_faster(piece: str, check) -> None:  # type: ignore[no-untyped-def]
+    def took(length: int) -> float:
+        source = Source("f", "ENV A " + piece * (length // len(piece)))
+        begun = time.process_time()
+        check(source)
+        source.findings()
+        return time.process_time() - begun
+
+    assert took(16_000) < 10 * took(4_000) + 0.05  # quadratic would be 16 times
+
+
+# ---------------------------------------------------------------- an app at work
+
+LEAKY = """
+import os
+from fastapi import FastAPI, Header, HTTPException
+from openai import OpenAI
+app = FastAPI()
+print("key", os.environ["OPENAI_API_KEY"])
+
+@app.post("/v1/chat")
+def chat(body: dict, x_api_key: str = Header()):
+    if x_api_key != os.environ["API_KEY"]:
+        raise HTTPException(401, "expected " + os.environ["API_KEY"])
+    print("message", body["message"][:200])
+    try:
+        messages = [{"role": "user", "content": body["message"]}]
+        reply = OpenAI(max_retries=0).chat.completions.create(model="gpt-4o-mini", messages=messages)
+    except Exception as e:
+        raise HTTPException(500, str(e))
+    return {"response": reply.choices[0].message.content}
+
+@app.get("/admin")
+def admin():
+    return {"secret": "everything"}
+"""
+
+
+def test_a_leaky_app_is_told_all_its_leaks(tmp_path: Path) -> None:
+    (tmp_path / "leaky.py").write_text(LEAKY)
+    found = {(f.rule, f.evidence) for f in audit_app("leaky:app", tmp_path, KEPT)}
+    assert {
+        ("secret-in-response", "POST /v1/chat"),
+        ("error-leak", "POST /v1/chat"),
+        ("input-crash", "POST /v1/chat"),
+        ("no-length-limit", "POST /v1/chat"),
+        ("route-without-key", "GET /admin"),
+        ("secret-in-log", "key <openai_key>"),
+        ("message-in-log", "message <message>"),
+        ("docs-open", "GET /docs"),
+    } <= found
+    assert not {rule for rule, _ in found if rule == "could-not-check"}
+
+
+def test_our_agent_of_19_2_leaks_nothing_and_shows_its_documentation() -> None:
+    found = audit_app("exercise_3_19_2_solution:create_app", FOLDER, KEPT)
+    assert {f.rule for f in found} == {"docs-open"}
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [("import nothing_of_this_name", "nothing_of_this_name"), ("app = 1", "TypeError"),
+     ("import time; time.sleep(99)", "busy"),
+     ("import os; os._exit(3)", "without a word"), ("raise SystemExit", "without a word")],
+)  # fmt: skip
+def test_failure_an_app_that_does_not_start_could_not_be_checked(code: str, words: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(code + "\n")
+    (finding,) = audit_app("broken:app", tmp_path, KEPT, timeout_s=3)
+    assert finding.rule == "could-not-check"
+    assert words in finding.evidence
+
+
+def test_abuse_an_app_under_audit_reaches_no_other_machine(tmp_path: Path) -> None:
+    (tmp_path / "caller.py").write_text(
+        "import socket\nfrom fastapi import FastAPI\napp = FastAPI()\n"
+        "@app.get('/health')\ndef health():\n    socket.create_connection(('192.0.2.1', 80), 1)\n"
+    )
+    found = audit_app("caller:app", tmp_path, KEPT, timeout_s=20)
+    assert {f.rule for f in found} == {"docs-open", "could-not-check"}
+
+
+CANARIES = Canaries("sk-canary", "key-canary", "message-canary", "model-canary")
+
+
+@pytest.mark.parametrize(
+    ("exchange", "found"),
+    [
+        (Exchange("no key", "GET", "/health", 200, ""), []),
+        (Exchange("no key", "GET", "/", 200, ""), []),
+        (Exchange("no key", "GET", "/metrics", 200, ""), ["route-without-key"]),
+        (Exchange("no key", "POST", "/v1/chat", 399, ""), ["route-without-key"]),
+        (Exchange("no key", "POST", "/v1/chat", 400, ""), []),
+        (Exchange("no key", "POST", "/v1/chat", 401, "not key-canary"), ["secret-in-response"]),
+        (Exchange("model fails", "POST", "/v1/chat", 502, "model-canary"), ["error-leak"]),
+        (Exchange("model fails", "POST", "/v1/chat", 500, 'File "/app/my.py", line 3'), ["error-leak"]),
+        (Exchange("model fails", "POST", "/v1/chat", 500, "Internal Server Error"), []),
+        (Exchange("empty body", "POST", "/v1/chat", 500, ""), ["input-crash"]),
+        (Exchange("empty body", "POST", "/v1/chat", 422, ""), []),
+        (Exchange("long", "POST", "/v1/chat", 200, ""), ["no-length-limit"]),
+        (Exchange("long", "POST", "/v1/chat", 413, ""), []),
+        (Exchange("chat", "POST", "/v1/chat", 429, ""), ["could-not-check"]),
+        (Exchange("long", "POST", "/v1/chat", 0, "no answer"), ["could-not-check"]),
+    ],
+)
+def test_an_answer_is_judged_by_what_came_out(exchange: Exchange, found: list[str]) -> None:
+    answered = Exchange("chat", "POST", "/v1/other", 200, "")
+    assert [f.rule for f in judge("a:app", [answered, exchange], "", CANARIES)] == found
+
+
+def test_a_walk_without_an_answered_chat_says_what_it_did_not_see() -> None:
+    (finding,) = judge("a:app", [], "quiet", CANARIES)
+    assert finding.rule == "could-not-check"
+
+
+# ---------------------------------------------------------------- our own report
+
+
+def test_the_report_beside_the_script_is_what_one_command_writes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exercise.main([]) == 0, "something new is open: fix it, or accept it with a reason"
+    said = capsys.readouterr().out
+    assert said.isascii()
+    written = (FOLDER / "exercise_1_19_7_solution.md").read_text(encoding="utf-8")
+
+    def stable(text: str) -> str:  # lines of shared/ move, and files join it
+        return re.sub(r":\d+`|^\d+ files", "", text.partition("## Where keys are used")[0], flags=re.MULTILINE)
+
+    assert stable(said) == stable(written), (
+        "write it again: python exercise_1_19_7_solution.py > exercise_1_19_7_solution.md"
+    )
+
+
+def test_this_repository_is_audited_in_under_three_seconds() -> None:
+    begun = time.process_time()
+    audit([ROOT])
+    assert time.process_time() - begun < 3
+
+
+def test_the_script_runs_from_any_directory(tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text("eval(x)\n")
+    command = [sys.executable, str(FOLDER / "exercise_1_19_7_solution.py"), "agent.py"]
+    ran = subprocess.run(command, cwd=tmp_path, env=KEPT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 1
+    assert "`agent.py:1`" in ran.stdout
