@@ -8,7 +8,7 @@ from tests.chapter import EXERCISES
 from tests.kit import report
 from tests.kit.app import Bench
 from tests.kit.attempts import Attempt, attempts
-from tests.kit.contract import contract
+from tests.kit.contract import contract, reads_files
 from tests.kit.judging import judge_target
 from tests.kit.target import Target
 
@@ -17,7 +17,9 @@ BUILT = [exercise.id for exercise in EXERCISES if exercise.built]
 
 @pytest.mark.parametrize("attempt", attempts(), ids=str)
 def test_an_attempt_is_judged_as_it_declares(attempt: Attempt, bench: Bench) -> None:
-    judged = judge_target(bench, Target.parse(str(attempt.path)), contract(attempt.exercise))
+    checks = contract(attempt.exercise)
+    target = Target.parse(str(attempt.path), documents=reads_files(checks))
+    judged = judge_target(bench, target, checks)
     assert judged.missed == attempt.must_fail, "\n" + "\n".join(report.lines(judged.verdicts))
 
 

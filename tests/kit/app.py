@@ -180,6 +180,10 @@ class Bench:
 
     def open(self, target: Target, *, env: dict[str, str] | None = None, at: float | None = None) -> App:
         """Bring the target up, unused: how to speak to it is found out once, on a process of its own."""
+        if target.documents:
+            from tests.kit.files import Files
+
+            return Files(target)
         if target not in self._manners:
             first = self._start(target, Manner(), env, at)
             try:

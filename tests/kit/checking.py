@@ -7,7 +7,7 @@ import sys
 
 from tests.chapter import ROOT, Exercise
 from tests.kit import report
-from tests.kit.contract import contract
+from tests.kit.contract import contract, reads_files
 from tests.kit.target import CannotRun, Target
 
 SERVED = "http://127.0.0.1:8000"  # where uvicorn puts an app unless told otherwise
@@ -20,9 +20,10 @@ def check_one(exercise: Exercise, mine: str | None, keys: str, *, replay: bool =
 
     print(f"{exercise.id} {exercise.heading}: {mine or exercise.path.name}\n", flush=True)
     try:
-        target = Target.parse(mine or str(exercise.path), keys)
+        checks = contract(exercise.id)
+        target = Target.parse(mine or str(exercise.path), keys, documents=reads_files(checks))
         with Bench() as bench:
-            judged = judge_target(bench, target, contract(exercise.id), at=_today(at))
+            judged = judge_target(bench, target, checks, at=_today(at))
     except CannotRun as error:
         first, *rest = str(error).splitlines()
         _print("\n".join([f"cannot run  {first}", *(f"            {line}" for line in rest)]))

@@ -12,12 +12,25 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from tests.kit.app import App, Exchange
+    from tests.kit.app import App
 
 CAPABILITIES = frozenset(("http", "clock", "llm", "logs", "env", "signals", "files"))
+
+
+class Seen(Protocol):
+    """What a check looked at: an exchange with an app, or a place in a file."""
+
+    def sent(self) -> str:
+        """Return it in one line."""
+
+    def came(self) -> str:
+        """Return what came of it in one line."""
+
+    def curl(self, base: str) -> str:
+        """Return a command that shows it again."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +48,7 @@ class Check:
 class Missed(AssertionError):
     """What a check saw instead of what it expected."""
 
-    def __init__(self, *, when: str, expected: str, came: str, seen: Exchange | None = None) -> None:
+    def __init__(self, *, when: str, expected: str, came: str, seen: Seen | None = None) -> None:
         self.when, self.expected, self.came, self.seen = when, expected, came, seen
         super().__init__(f"{when}: expected {expected}, came {came}")
 
@@ -58,7 +71,7 @@ def check(
     title: str, *, chapter: str, needs: Iterable[str] = (), hints: tuple[str, str, str]
 ) -> Callable[[Callable[[Any], None]], Check]:
     """Make a function of a running app into a check; its id is the function's name with dashes."""
-    needs = frozenset(needs) | {"http"}
+    needs = frozenset(needs) if "files" in needs else frozenset(needs) | {"http"}
     assert needs <= CAPABILITIES, f"unknown capability in {sorted(needs)}"
 
     def make(judge: Callable[[Any], None]) -> Check:
@@ -73,7 +86,12 @@ def contract(exercise: str) -> list[Check]:
     return [value for value in vars(module).values() if isinstance(value, Check)]
 
 
-def expect(holds: bool, *, when: str, expected: str, seen: Exchange | None = None, came: str = "") -> None:
+def reads_files(checks: Iterable[Check]) -> bool:
+    """Tell whether a contract is about files as they stand, and not about a running app."""
+    return all("http" not in check.needs for check in checks)
+
+
+def expect(holds: bool, *, when: str, expected: str, seen: Seen | None = None, came: str = "") -> None:
     """Raise Missed unless it holds; `came` defaults to what the exchange brought."""
     if not holds:
         raise Missed(when=when, expected=expected, came=came or (seen.came() if seen else "nothing"), seen=seen)

@@ -28,15 +28,20 @@ def block(verdict: Verdict, *, replay: str | None = None) -> list[str]:
     """Return the facts of a missed check: when, sent, expected, came, and where the chapter asks for it."""
     missed = verdict.missed
     assert missed
+    over_http = "http" in verdict.check.needs
     section, exercise, bullet = _place(verdict.check.chapter)
     facts = {
         "when": missed.when,
-        "sent": missed.seen.sent() if missed.seen else "(several requests)",
+        "sent" if over_http else "file": missed.seen.sent()
+        if missed.seen
+        else "(several requests)"
+        if over_http
+        else "(none)",
         "expected": missed.expected,
         "came": missed.came,
         "chapter": f"section {section}, exercise {exercise}" + (f", bullet {bullet}" if bullet else ""),
     }
-    if replay is not None and missed.seen:
+    if replay is not None and missed.seen and over_http:
         facts["replay"] = missed.seen.curl(replay)
     return [f"{INDENT}{name:<10}{text}" for name, text in facts.items()]
 

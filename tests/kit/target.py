@@ -1,4 +1,4 @@
-"""A target: a file, `file:name`, or a URL; started in a process of its own, and told apart when it cannot start."""
+"""A target: a file, `file:name`, a URL, a folder; started in a process of its own, and told apart when it cannot."""
 
 from __future__ import annotations
 
@@ -39,11 +39,20 @@ class Target:
     name: str | None = None
     url: str | None = None
     keys: tuple[str, ...] = ()
+    documents: bool = False  # to be read as it stands: a file of any kind, or a folder
     given: str = field(default="", compare=False)  # as the learner typed it
 
     @classmethod
-    def parse(cls, text: str, keys: str = "") -> Target:
-        """Read `FILE`, `FILE:name` or a URL; raises CannotRun with the next action."""
+    def parse(cls, text: str, keys: str = "", *, documents: bool = False) -> Target:
+        """Read `FILE`, `FILE:name` or a URL; raises CannotRun with the next action.
+
+        With `documents`, what is named is read and not run: any file, or a folder.
+        """
+        if documents:
+            found = Path(text).expanduser().resolve()
+            if not found.exists():
+                raise CannotRun(f"no such file or folder: {text}\nMINE takes the folder that holds your files")
+            return cls(file=found, documents=True, given=text)
         known = tuple(k for k in keys.split(",") if k)
         if re.match(r"https?://", text):
             return cls(url=text.rstrip("/"), keys=known)
