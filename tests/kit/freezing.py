@@ -13,7 +13,7 @@ from tests.chapter import FOLDER, ROOT
 
 FROZEN = FOLDER / "exercise_1_requirements.txt"
 NOT_IN_THE_IMAGE = ("pytest", "numpy")  # the checks' own, and section 19.6's
-HEADER = "# What exercise_1_Dockerfile installs, as `pip freeze` wrote it. Made anew by: python -m tests freeze\n"
+HEADER = "# What exercise_1_Dockerfile installs, as `pip freeze` wrote it. Made anew by: make freeze\n"
 
 
 def runtime_pins() -> list[str]:
