@@ -283,7 +283,7 @@ def hadolint(files: list[Path]) -> str:
 def verify(*, cold: bool = False, say: Callable[[str], None] = lambda line: None) -> list[Image]:
     """Build and check all images; with `cold`, measure them, too. Raises Failed."""
     secret = f"planted-{uuid.uuid4().hex}"
-    made = [Image(name, f"chapter19-check:{number}") for number, name in enumerate(IMAGES)]
+    made = [Image(name, f"chapter19-check-{os.getpid()}:{number}") for number, name in enumerate(IMAGES)]
     if not cold:
         made = made[1:]  # the naive one is there to be measured
     try:
