@@ -150,6 +150,12 @@ def test_notes_leave_room_for_what_only_the_author_knows() -> None:
     assert notes(None, findings).startswith("| Asked")
 
 
+def test_answers_and_findings_are_values() -> None:
+    for value, name in ((Finding("a", True, "x"), "ok"), (Answer(200, {}, "", 0.1), "status")):
+        with pytest.raises(AttributeError):
+            setattr(value, name, 0)
+
+
 # ---------------------------------------------------------------- over a real connection
 
 
@@ -264,7 +270,7 @@ def test_a_platform_that_does_not_wait_is_found(tmp_path: Path) -> None:
 
 
 def test_the_platforms_files_fit_the_image() -> None:
-    assert LONGEST_S == 120
+    assert (LONGEST_S, CLOUD_RUN_GRACE_S) == (120, 10)
     assert list(platform_files(DEPLOY)) == [
         ("Render", "/health", 120.0), ("Fly.io", "/health", 120.0), ("Railway", "/health", 120.0),
         ("Cloud Run", "/health", CLOUD_RUN_GRACE_S),
