@@ -8,7 +8,7 @@ LEARN  := $(if $(filter book,$(PINS)),part_5_production/chapter_19_deployment/re
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run demo list check hint check-all exam serve bench
+.PHONY: help run demo list check hint check-all exam serve bench freeze containers
 .DEFAULT_GOAL := help
 
 help:
@@ -24,6 +24,8 @@ help:
 	@echo "  make check-all                 everything: references, attempts, unit tests; one table (PINS=book)"
 	@echo "  make exam [EX=19.2.3]          examine the checks: attempts three times over, and mutants"
 	@echo "  make bench EX=19.2.3           measure, side by side in one run (EX=startup; WRITE=1 into the README)"
+	@echo "  make containers                build the images of section 19.1, run and measure them (needs Docker)"
+	@echo "  make freeze                    write anew which packages those images install"
 	@echo
 	@echo "No API key and no Docker needed. EX is 19.2.3, 3_19_2 or a file's name."
 
@@ -53,6 +55,12 @@ exam: $(VENV)/ready-for-tests
 
 bench: $(VENV)/ready-for-tests
 	@$(PY) -m tests bench $(call needs,EX) $(if $(WRITE),--write)
+
+freeze: $(VENV)/ready
+	@$(PY) -m tests freeze
+
+containers: $(VENV)/ready-for-tests
+	@$(PY) -m tests containers $(if $(WRITE),--write)
 
 needs = $(or $($(1)),$(error say which exercise: make $(MAKECMDGOALS) $(1)=19.2.3))
 

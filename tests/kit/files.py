@@ -71,7 +71,7 @@ class Files(App):
         there = ", ".join(path.name for path in found or sorted(self.folder.iterdir())[:8])
         if found:
             raise CannotRun(
-                f"which is your {what}? In {self.folder.name} there are {there}.\nName it: MINE=.../{there}"
+                f"which is your {what}? In {self.folder.name} there are {there}.\nName it: MINE=.../{found[0].name}"
             )
         raise CannotRun(f"no {what} in {self.folder.name} (there: {there}).\nMINE takes the folder that holds it")
 
