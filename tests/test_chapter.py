@@ -12,29 +12,8 @@ from tests.chapter import EXERCISES, FOLDER, ROOT, Exercise, NoSuchExercise, fin
 from tests.kit.contract import contract
 
 # Exercises that are not built yet. This list may only shrink.
-NOT_YET = [
-    "19.1.1",
-    "19.1.2",
-    "19.1.3",
-    "19.2.1",
-    "19.2.2",
-    "19.3.1",
-    "19.3.2",
-    "19.3.3",
-    "19.4.1",
-    "19.4.2",
-    "19.4.3",
-    "19.5.1",
-    "19.5.2",
-    "19.5.3",
-    "19.6.1",
-    "19.6.2",
-    "19.6.3",
-    "19.7.1",
-    "19.7.2",
-    "19.7.3",
-]
-AT_MOST = 20  # lower it with the list
+NOT_YET: list[str] = []
+AT_MOST = 0  # lower it with the list
 TEXT = Path(os.environ.get("CHAPTER", ROOT.parent / "shared" / "chapter_19.md"))
 BUILT = [exercise for exercise in EXERCISES if exercise.built]
 
