@@ -123,6 +123,11 @@ def test_the_url_safe_alphabet_is_read_too() -> None:
     assert module.base64_text(safe) == module.base64_text(base64.b64encode(text.encode()).decode()) == text
 
 
+@pytest.mark.parametrize("text", ["aGVsbG8 aGVsbG8h", "aGVsbG8.aGVsbG8h", "gICAgICA", "a"])
+def test_failure_what_is_no_base64_decodes_to_nothing(text: str) -> None:
+    assert module.base64_text(text) == ""
+
+
 def test_squeezing_leaves_latin_letters_and_digits() -> None:
     assert module.squeeze("A-b 1\u4e2d \u00e9") == "ab1e"
     assert module.squeeze(" A.b\n1 ") == "ab1"
