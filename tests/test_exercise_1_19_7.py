@@ -93,7 +93,8 @@ def test_the_audit_does_not_flag_its_own_patterns() -> None:
 @pytest.mark.parametrize(
     ("name", "is_one"),
     [("OPENAI_API_KEY", True), ("dbPassword", True), ("x-api-key", True), ("client_secret", True), ("token", True),
-     ("STRIPE_KEY", True), ("keyboard", False), ("api_key_header", False), ("max_tokens", False), ("", False),
+     ("STRIPE_KEY", True), ("db_pass", True),
+     ("first_pass", False), ("keyboard", False), ("api_key_header", False), ("max_tokens", False), ("", False),
      ("public_key", False), ("primary_key", False), ("has_api_key", False), ("password_hash", False)],
 )  # fmt: skip
 def test_a_name_says_whether_it_holds_a_secret(name: str, is_one: bool) -> None:
@@ -149,6 +150,7 @@ def test_a_value_is_followed_until_it_is_masked_or_shown(code: str, found: list[
         ("FROM python", ["container-root", "image-latest"]),
         ("from python:3.12\nuser app", []),
         ("FROM python:3.12\nUSER 0:0", ["container-root"]),
+        ('FROM python:3.12\nUSER "root"', ["container-root"]),
         ("FROM python:3.12\nUSER 1000", []),
         ("FROM python:3.12\nUSER app\nUSER root\nUSER app", []),
         ("FROM scratch\nUSER 1", []),

@@ -65,7 +65,7 @@ def check_dockerfile(source: Source, folder: Path | None = None) -> None:
             if not own and (tag is None or tag[1] == "latest" or tag[1].startswith("latest-")):
                 source.find("image-latest", line)
         elif name == "USER" and given:
-            user, first = given[0], line
+            user, first = given[0].strip('"'), line
         elif name in ("ENV", "ARG"):
             pairs = re.findall(r"""(?<![\w.-])([\w.-]{1,80})=("[^"]*"|'[^']*'|\S*)""", arguments)
             if not pairs:

@@ -12,6 +12,7 @@ from security_audit.findings import rules, words
 PASSWORDS = words("passwords")
 SECRETS = PASSWORDS | words("secrets")
 KEY_KINDS = words("key-kinds")
+LOGINS = words("logins")
 NOT_SECRET = words("not-secret")
 PLACEHOLDER = re.compile(
     r"(?i)your|example|placeholder|change.?me|change.?in|changeit|dummy|fake|x{4}|redacted|replace|insert|sample|todo"
@@ -64,6 +65,8 @@ def names_secret(name: str, *, bare_token: bool = True) -> bool:
     if not words or NOT_SECRET & set(words):
         return False
     if SECRETS & set(words):
+        return True
+    if words[-1] == "pass" and LOGINS & set(words):
         return True
     if words[-1] == "token":
         return len(words) > 1 or bare_token
