@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import random
 import time
@@ -262,6 +263,29 @@ def test_what_was_not_sent_is_sent_even_when_it_is_over_and_then_resolved(monito
     clock.now += 1
     assert heard(monitor, monitor.check()) == ["error_rate resolved"]
     assert monitor.check() == []
+
+
+def test_what_is_given_back_late_is_claimed_by_the_next_request(monitor: AlertMonitor, clock: Clock) -> None:
+    (alert,) = play(monitor, "x" * 10)
+    play(monitor, "." * 20)
+    monitor.give_back(alert)
+    clock.now += 1
+    assert [alert.attempt for alert in play(monitor, ".")] == [2]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        alert.state = "resolved"  # type: ignore[misc]
+
+
+@pytest.mark.anyio
+async def test_what_is_due_at_shutdown_is_claimed_then(monitor: AlertMonitor, clock: Clock) -> None:
+    sent: list[Alert] = []
+
+    async def send(alert: Alert) -> None:
+        sent.append(alert)
+
+    async with AlertCourier(monitor, send, every_s=60).running():
+        monitor.give_back(*play(monitor, "x" * 10))
+        clock.now += 1
+    assert [alert.attempt for alert in sent] == [2]
 
 
 def test_breaches_while_nobody_could_be_told_are_counted(monitor: AlertMonitor, clock: Clock) -> None:
