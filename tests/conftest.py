@@ -12,7 +12,19 @@ from tests.kit.app import Bench
 from tests.kit.child import only_loopback
 from tests.kit.fakes import FakeClock
 
-SCRUBBED = ("OPENAI_", "API_KEY", "OFFLINE", "ENVIRONMENT", "HOST", "PORT", "LANGSMITH_", "LANGCHAIN_")
+SCRUBBED = (
+    "OPENAI_",
+    "API_KEY",
+    "OFFLINE",
+    "ENVIRONMENT",
+    "HOST",
+    "PORT",
+    "LANGSMITH_",
+    "LANGCHAIN_",
+    "LOG_",
+    "ALERT_",
+    "COSTS_",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:
