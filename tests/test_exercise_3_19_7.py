@@ -28,7 +28,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, StreamingResponse
 from starlette.middleware.cors import CORSMiddleware
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from shared.observatory import grade
+from observatory import grade
 from shared.offline import Fault, OfflineModel
 from tests.kit.serving import SETTINGS, client_of, serving
 

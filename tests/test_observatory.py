@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from shared import observatory
-from shared.observatory import grade
+import observatory
+from observatory import grade
 
 FULL = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",

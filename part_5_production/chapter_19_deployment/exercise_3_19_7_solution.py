@@ -33,7 +33,8 @@ from fastapi.responses import HTMLResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import find_shared  # noqa: F401  (makes shared/ importable from any directory)
-from shared import demo, observatory
+import observatory
+from shared import demo
 from shared.agent import ask
 from shared.api import Caller, ChatRequest, ChatResponse, base_app, unless_gone
 from shared.config import Settings

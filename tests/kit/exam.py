@@ -101,7 +101,8 @@ def survives(exercise: Exercise, mutant: Mutant, bench: Bench) -> bool:
         for beside in exercise.path.parent.glob(exercise.path.stem.removesuffix("_solution") + "_*"):
             if beside.suffix != ".py":  # a page, a vocabulary
                 (Path(folder) / beside.name).write_bytes(beside.read_bytes())
-        (Path(folder) / "find_shared.py").write_text(f"import sys\nsys.path.append({str(ROOT)!r})\n", encoding="utf-8")
+        paths = f"import sys\nsys.path += [{str(ROOT)!r}, {str(FOLDER)!r}]\n"  # ours, after the mutant's folder
+        (Path(folder) / "find_shared.py").write_text(paths, encoding="utf-8")
         if not _tests_pass(exercise, folder):
             return False
         if reads_files(contract(exercise.id)):
