@@ -17,6 +17,7 @@ Limit: verify sends two chats, which cost money; --limit 10 sends eleven more, t
 """
 
 import argparse
+import contextlib
 import http.client
 import json
 import re
@@ -70,13 +71,10 @@ def fetch(method: str, url: str, headers: Mapping[str, str] | None = None, body:
     parts = urlsplit(url)
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     start = time.perf_counter()
-    connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
-    try:
+    with contextlib.closing(kind(parts.hostname or "", parts.port, timeout=TIMEOUT_S)) as connection:
         connection.request(method, parts.path or "/", body, dict(headers or {}))
         response = connection.getresponse()
         text = response.read().decode("utf-8", "replace")
-    finally:
-        connection.close()
     found = {name.lower(): value for name, value in response.getheaders()}
     return Answer(response.status, found, text, time.perf_counter() - start)
 
