@@ -88,6 +88,7 @@ def test_a_good_service_is_clean_and_asked_little() -> None:
     assert len(service.asked) == 6 + SAMPLES
     answers = {finding.question: finding.answer for finding in findings}
     assert answers["health"] == "200 abc"
+    assert answers["a chat"] == "200"
     assert answers["cold start"] == "1 ms to the first answer"
     assert answers["p50 of /health"] == "9 ms from here, connection included"
     assert {f.question for f in findings if f.ok is None} == {
@@ -110,7 +111,10 @@ def test_a_good_service_is_clean_and_asked_little() -> None:
     ],
 )
 def test_failure_each_fault_is_found_by_its_name(what: str, answer: Answer, found: str) -> None:
-    assert bad(verify(URL, "k", fetch=Service({what: answer}))) == [found]
+    findings = list(verify(URL, "k", fetch=Service({what: answer})))
+    assert bad(iter(findings)) == [found]
+    leaks = answer.body != ""
+    assert leaks == any("with internals" in finding.answer for finding in findings)
 
 
 @pytest.mark.parametrize(
@@ -123,15 +127,19 @@ def test_either_of_two_usual_answers_is_fine(what: str, status: int) -> None:
 def test_the_limit_is_only_tried_when_asked_for() -> None:
     service = Service(limit=2 + 11)  # two messages with a key came before
     assert bad(verify(URL, "k", limit=10, fetch=service)) == ["request 11 in a minute"], "it came one too late"
-    assert bad(verify(URL, "k", limit=10, fetch=Service(limit=2 + 10))) == []
+    good = list(verify(URL, "k", limit=10, fetch=Service(limit=2 + 10)))
+    assert bad(iter(good)) == []
+    assert Finding("request 11 in a minute", True, "429, Retry-After 60") in good
     silent = Service({"limited": Answer(429, {}, "", 0.1)}, limit=10)
     assert bad(verify(URL, "k", limit=10, fetch=silent)) == ["request 11 in a minute"], "a Retry-After is missing"
 
 
-@pytest.mark.parametrize(("url", "fine"), [(URL, True), (LOCAL, True), ("http://agent.test", False)])
-def test_edge_without_tls_only_on_this_machine(url: str, fine: bool) -> None:
-    first = next(verify(url, "k", fetch=Service()))
-    assert (first.question, first.ok) == ("TLS", fine)
+@pytest.mark.parametrize(
+    ("url", "fine", "answer"),
+    [(URL, True, "https"), (LOCAL, True, "http, on this machine"), ("http://agent.test", False, "http")],
+)
+def test_edge_without_tls_only_on_this_machine(url: str, fine: bool, answer: str) -> None:
+    assert next(verify(url, "k", fetch=Service())) == Finding("TLS", fine, answer)
 
 
 def test_headers_are_noted_as_they_are() -> None:
@@ -215,7 +223,16 @@ def test_what_is_ready_is_clean(tmp_path: Path) -> None:
     assert [f for f in found.values() if f.ok is False] == []
     assert found["pins"].answer == "1 packages, 0 without a version"
     assert found["image: port"].answer == "PORT=8000, which a platform overrides"
-    assert found["Cloud Run: grace"].ok is None
+    assert found["Cloud Run: grace"] == Finding("Cloud Run: grace", None, "10 s cuts off the longest request (120 s)")
+    assert {question: f.answer for question, f in found.items() if question.startswith(("image", "build"))} == {
+        "image: user": "10001:10001",
+        "image: base": "python:3.13.12-slim",
+        "image: health path": "HEALTHCHECK asks /health",
+        "image: SIGTERM": "exec form",
+        "image: port": "PORT=8000, which a platform overrides",
+        "image: secrets": "none in ENV or ARG",
+        "build context": ".env is left out",
+    }
 
 
 @pytest.mark.parametrize(
