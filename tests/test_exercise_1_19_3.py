@@ -89,8 +89,8 @@ def test_a_good_service_is_clean_and_asked_little() -> None:
     answers = {finding.question: finding.answer for finding in findings}
     assert answers["health"] == "200 abc"
     assert answers["a chat"] == "200"
-    assert answers["cold start"] == "1 ms to the first answer"
-    assert answers["p50 of /health"] == "9 ms from here, connection included"
+    assert answers["cold start"] == "1000 ms to the first answer"
+    assert answers["p50 of /health"] == "9000 ms from here, connection included"
     assert {f.question for f in findings if f.ok is None} == {
         "cold start", "p50 of /health", "strict-transport-security", "x-content-type-options",
     }  # fmt: skip
