@@ -56,9 +56,7 @@ class Service:
         what = self.what(path, key, body)
         right = {"no key": 401, "wrong key": 401, "empty": 422, "limited": 429, "other": 404}
         retry = {"retry-after": "60"} if what == "limited" else {}
-        return self.changes.get(what) or Answer(
-            right.get(what, 200), retry, '{"version": "abc"}', len(self.asked) / 1000
-        )
+        return self.changes.get(what) or Answer(right.get(what, 200), retry, '{"version": "abc"}', len(self.asked))
 
     def what(self, path: str, key: str | None, body: str | None) -> str:
         if path == "/health":
