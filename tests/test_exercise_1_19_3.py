@@ -275,6 +275,7 @@ def test_a_platform_that_does_not_wait_is_found(tmp_path: Path) -> None:
     railway = (tmp_path / "railway.json").read_text(encoding="utf-8")
     (tmp_path / "railway.json").write_text(railway.replace(": 120", ": 119"), encoding="utf-8")
     found = asked(tmp_path, deploy=tmp_path)
+    assert (found["Fly.io: health path"].answer, found["Render: health path"].answer) == ("/", "/health")
     assert [f.question for f in found.values() if f.ok is False] == [
         "Fly.io: health path",
         "Fly.io: grace",
