@@ -285,6 +285,17 @@ def test_a_platform_that_does_not_wait_is_found(tmp_path: Path) -> None:
     assert found["Render: grace"].answer == "120 s is enough (120 s)"
 
 
+def test_what_a_platform_does_unless_told_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "render.yaml").write_text("services: [{type: web}]\n", encoding="utf-8")
+    (tmp_path / "fly.toml").write_text("[http_service]\n", encoding="utf-8")
+    (tmp_path / "railway.json").write_text('{"deploy": {}}', encoding="utf-8")
+    (tmp_path / "cloudrun.yaml").write_text("spec: {template: {spec: {containers: [{}]}}}\n", encoding="utf-8")
+    defaults = [("Render", "", 30.0), ("Fly.io", "", 5.0), ("Railway", "", 0.0), ("Cloud Run", "", 10.0)]
+    assert list(platform_files(tmp_path)) == defaults
+    found = asked(tmp_path, deploy=tmp_path)
+    assert found["Render: health path"] == Finding("Render: health path", False, "none")
+
+
 def test_the_platforms_files_fit_the_image() -> None:
     assert (LONGEST_S, CLOUD_RUN_GRACE_S) == (120, 10)
     assert list(platform_files(DEPLOY)) == [
