@@ -56,9 +56,7 @@ class Service:
         what = self.what(path, key, body)
         right = {"no key": 401, "wrong key": 401, "empty": 422, "limited": 429, "other": 404}
         retry = {"retry-after": "60"} if what == "limited" else {}
-        return self.changes.get(what) or Answer(
-            right.get(what, 200), retry, '{"version": "abc"}', len(self.asked) / 1000
-        )
+        return self.changes.get(what) or Answer(right.get(what, 200), retry, '{"version": "abc"}', len(self.asked))
 
     def what(self, path: str, key: str | None, body: str | None) -> str:
         if path == "/health":
@@ -277,6 +275,7 @@ def test_a_platform_that_does_not_wait_is_found(tmp_path: Path) -> None:
     railway = (tmp_path / "railway.json").read_text(encoding="utf-8")
     (tmp_path / "railway.json").write_text(railway.replace(": 120", ": 119"), encoding="utf-8")
     found = asked(tmp_path, deploy=tmp_path)
+    assert (found["Fly.io: health path"].answer, found["Render: health path"].answer) == ("/", "/health")
     assert [f.question for f in found.values() if f.ok is False] == [
         "Fly.io: health path",
         "Fly.io: grace",
@@ -284,6 +283,17 @@ def test_a_platform_that_does_not_wait_is_found(tmp_path: Path) -> None:
     ]
     assert found["Fly.io: grace"].answer == "5 s cuts off the longest request (120 s)"
     assert found["Render: grace"].answer == "120 s is enough (120 s)"
+
+
+def test_what_a_platform_does_unless_told_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "render.yaml").write_text("services: [{type: web}]\n", encoding="utf-8")
+    (tmp_path / "fly.toml").write_text("[http_service]\n", encoding="utf-8")
+    (tmp_path / "railway.json").write_text('{"deploy": {}}', encoding="utf-8")
+    (tmp_path / "cloudrun.yaml").write_text("spec: {template: {spec: {containers: [{}]}}}\n", encoding="utf-8")
+    defaults = [("Render", "", 30.0), ("Fly.io", "", 5.0), ("Railway", "", 0.0), ("Cloud Run", "", 10.0)]
+    assert list(platform_files(tmp_path)) == defaults
+    found = asked(tmp_path, deploy=tmp_path)
+    assert found["Render: health path"] == Finding("Render: health path", False, "none")
 
 
 def test_the_platforms_files_fit_the_image() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -44,12 +43,8 @@ def test_roll_back_starts_the_old_version_as_it_was_started() -> None:
 
 def test_the_table_is_the_configurations() -> None:
     table = between(GUIDE, "variables")
-    if CONFIG.is_file():
-        command = [sys.executable, str(CONFIG), "--table"]
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert table.strip() == run.stdout[run.stdout.index("| Variable") :].strip()
-    example = (ROOT / ".env.example").read_text(encoding="utf-8")
-    assert set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE)) <= set(re.findall(r"^\| `([A-Z_]+)`", table, re.M))
+    run = subprocess.run([sys.executable, str(CONFIG), "--table"], capture_output=True, text=True, check=True)
+    assert table.strip() == run.stdout[run.stdout.index("| Variable") :].strip()
 
 
 @pytest.fixture

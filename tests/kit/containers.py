@@ -32,7 +32,7 @@ from tests.kit.freezing import FROZEN, pins
 
 CHAPTER = FOLDER.relative_to(ROOT)
 IMAGES = {
-    "naive: compiler and cache left in": Path("tests/kit/naive_Dockerfile"),
+    "naive: compiler left in": Path("tests/kit/naive_Dockerfile"),
     "19.1.1: one stage": CHAPTER / "exercise_1_Dockerfile",
     "19.1.2: two stages": CHAPTER / "exercise_2_Dockerfile",
 }
