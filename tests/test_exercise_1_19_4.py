@@ -502,11 +502,12 @@ def test_libraries_warnings_threads_and_uvicorn_come_out_as_json_and_all_is_undo
     try:
         with json_logging(stream), warnings.catch_warnings():
             logging.captureWarnings(True)
+            warnings.simplefilter("ignore")  # what other tests have left behind
             server.error("Uvicorn fails", extra={"color_message": "red"})
             access.error("GET /?secret=1")
             assert not access.hasHandlers()
             logging.getLogger("httpx").info("GET http://user:password@host")
-            warnings.filterwarnings("always", "old")  # and nothing that another test has left behind
+            warnings.filterwarnings("always", "old")
             warnings.warn("old", stacklevel=1)
             thread = threading.Thread(target=lambda: 1 / 0)
             thread.start()

@@ -23,7 +23,10 @@ def run_everything() -> int:
     if missing:
         print(f"check-all needs tests/requirements.txt: {', '.join(missing)} not installed", file=sys.stderr)
         return 2
-    status = int(pytest.main(["-q", "-n", str(os.cpu_count() or 1), "--no-header", "--dist", "worksteal"], [table]))
+    # Two workers a core: most tests wait for a process or an answer.
+    status = int(
+        pytest.main(["-q", "-n", str(2 * (os.cpu_count() or 1)), "--no-header", "--dist", "worksteal"], [table])
+    )
     print(f"\n{table}\n")
     skipped_in_ci = os.environ.get("CI") == "true" and table.skips
     if skipped_in_ci:
