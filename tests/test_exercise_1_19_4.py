@@ -499,6 +499,8 @@ def test_libraries_warnings_threads_and_uvicorn_come_out_as_json_and_all_is_undo
     before = (logging.getLogger().handlers[:], logging.getLogger().level, server.propagate, threading.excepthook)
     own = logging.StreamHandler(io.StringIO())
     access.addHandler(own)
+    level = server.level
+    server.setLevel(logging.NOTSET)  # however quiet another test has made uvicorn
     try:
         with json_logging(stream), warnings.catch_warnings():
             logging.captureWarnings(True)
@@ -514,6 +516,7 @@ def test_libraries_warnings_threads_and_uvicorn_come_out_as_json_and_all_is_undo
             thread.join()
         assert own in access.handlers
     finally:
+        server.setLevel(level)
         access.removeHandler(own)
     lines = [strict(line) for line in stream.getvalue().splitlines()]
     assert [line["logger"] for line in lines] == ["uvicorn.error", "py.warnings", exercise.__name__]
