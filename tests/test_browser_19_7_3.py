@@ -28,7 +28,7 @@ def url() -> Iterator[str]:
     async def forgotten() -> HTMLResponse:
         return HTMLResponse("<p id=p>as written</p><script>p.textContent = 'changed'</script>")
 
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", server_header=False))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", server_header=False, ws="none"))
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:
