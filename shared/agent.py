@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SYSTEM_PROMPT = "You are a helpful assistant. Answer briefly."
 MODEL_TIMEOUT_S = 30.0  # the SDK's own default is 600 s
+HEAD_START_S = 0.05
 MODEL_RETRIES = 1  # the SDK's own default is 2, which makes three attempts
 
 
@@ -89,10 +90,18 @@ class Agent:
 
     def __init__(self, load: Callable[[], Graph]) -> None:
         self.turn = Turns()
-        self._loading = asyncio.create_task(asyncio.to_thread(load))
+        self._asked = asyncio.Event()
+        self._loading = asyncio.create_task(self._load(load))
+
+    async def _load(self, load: Callable[[], Graph]) -> Graph:
+        """Let the first `/health` go before: a thread that imports holds the interpreter for milliseconds at a time."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._asked.wait(), HEAD_START_S)
+        return await asyncio.to_thread(load)
 
     async def graph(self) -> Graph:
         """Return the compiled LangGraph, waiting while it loads; a caller who leaves does not stop the loading."""
+        self._asked.set()
         return await asyncio.shield(self._loading)
 
 
