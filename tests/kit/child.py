@@ -267,6 +267,7 @@ def zygote(offset: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _report({"warm": True})
     pending = b""
+    running: set[int] = set()
     while True:
         readable, _, _ = select.select([0, woken], [], [])
         if woken in readable:
@@ -278,21 +279,24 @@ def zygote(offset: Any) -> None:
                     break
                 if not pid:
                     break
+                running.discard(pid)
                 _report({"pid": pid, "status": os.waitstatus_to_exitcode(status)})
         if 0 in readable:
             data = os.read(0, 65536)
-            if not data:
+            if not data:  # the checker has ended, perhaps by force: nothing of it lives on
+                for pid in running:
+                    os.kill(pid, signal.SIGKILL)
                 return
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
-                _fork(json.loads(line), offset, (woken, wake))
+                running.add(_fork(json.loads(line), offset, (woken, wake)))
 
 
-def _fork(job: dict[str, Any], offset: Any, pipe: tuple[int, int]) -> None:
+def _fork(job: dict[str, Any], offset: Any, pipe: tuple[int, int]) -> int:
     pid = os.fork()
     if pid:
         _report({"job": job["ready"], "pid": pid})
-        return
+        return pid
     status = 1
     try:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
