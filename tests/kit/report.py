@@ -29,14 +29,11 @@ def block(verdict: Verdict, *, replay: str | None = None) -> list[str]:
     missed = verdict.missed
     assert missed
     over_http = "http" in verdict.check.needs
+    label, nothing = ("sent", "(several requests)") if over_http else ("file", "(none)")
     section, exercise, bullet = _place(verdict.check.chapter)
     facts = {
         "when": missed.when,
-        "sent" if over_http else "file": missed.seen.sent()
-        if missed.seen
-        else "(several requests)"
-        if over_http
-        else "(none)",
+        label: missed.seen.sent() if missed.seen else nothing,
         "expected": missed.expected,
         "came": missed.came,
         "chapter": f"section {section}, exercise {exercise}" + (f", bullet {bullet}" if bullet else ""),
