@@ -6,12 +6,13 @@ in another time zone, because some of them think in calendar minutes.
 
 from __future__ import annotations
 
+import ast
 import datetime
 import os
 import random
-import subprocess
-import sys
+import shutil
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from tests.kit.contract import contract, reads_files
 from tests.kit.judging import judge_target
 from tests.kit.mutants import Mutant, mutants, reasons
 from tests.kit.target import CannotRun, Target
+from tests.kit.warm import WarmPytest
 
 ROUNDS = 3
 ELSEWHERE = "Pacific/Chatham"  # UTC+12:45 or +13:45: neither the day nor the hour of anybody's test
-MUTANT_S = 60.0
+MUTANT_S = 120.0
 
 
 def run_exam(exercise: Exercise | None, seed: int | None, half: str | None) -> int:
@@ -75,15 +77,25 @@ def examine_attempts(exercise: Exercise, order: random.Random) -> int:
 
 def examine_mutants(exercise: Exercise) -> int:
     """Run the unit tests and then the contract against every mutant; returns how many live without a reason."""
-    every = mutants(exercise.path.read_text(encoding="utf-8"))
+    every = [(module, mutant) for module in modules(exercise) for mutant in mutants(module.read_text(encoding="utf-8"))]
     excused = reasons(exercise.id)
     living = set()
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, Bench() as bench:
-        for mutant, lives in zip(every, pool.map(lambda m: survives(exercise, m, bench), every), strict=True):
-            if lives:
-                living.add(mutant.name)
-                reason = excused.get(mutant.name)
-                print(f"  lives {mutant.name}\n        {reason or 'NO REASON GIVEN'}", flush=True)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool, Bench() as bench, WarmPytest() as pytest:
+        began = time.monotonic()
+        if not tests_pass(exercise, FOLDER, pytest, MUTANT_S):
+            print("  the unit tests fail as they are: no mutant can be told from that")
+            return 1
+        patience_s = 10 + 4 * (time.monotonic() - began)
+
+        def lives(place: tuple[Path, Mutant]) -> bool:
+            return survives(exercise, *place, bench, pytest, patience_s)
+
+        for (module, mutant), alive in zip(every, pool.map(lives, every), strict=True):
+            if alive:
+                name = mutant.name if module == exercise.path else f"{module.name}: {mutant.name}"
+                living.add(name)
+                reason = excused.get(name)
+                print(f"  lives {name}\n        {reason or 'NO REASON GIVEN'}", flush=True)
     unexplained = living - set(excused)
     stale = set(excused) - living
     for name in sorted(stale):
@@ -93,30 +105,51 @@ def examine_mutants(exercise: Exercise) -> int:
     return len(unexplained) + len(stale)
 
 
-def survives(exercise: Exercise, mutant: Mutant, bench: Bench) -> bool:
-    """Tell whether neither the unit tests nor the contract notice the mutant."""
-    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        file = Path(folder) / exercise.path.name
-        file.write_text(mutant.source, encoding="utf-8")
-        for beside in exercise.path.parent.glob(exercise.path.stem.removesuffix("_solution") + "_*"):
-            if beside.suffix != ".py":  # a page, a vocabulary
-                (Path(folder) / beside.name).write_bytes(beside.read_bytes())
-        paths = f"import sys\nsys.path += [{str(ROOT)!r}, {str(FOLDER)!r}]\n"  # ours, after the mutant's folder
-        (Path(folder) / "find_shared.py").write_text(paths, encoding="utf-8")
-        if not _tests_pass(exercise, folder):
+def modules(exercise: Exercise) -> list[Path]:
+    """Return the exercise's script and the modules beside it that it is made of."""
+    found, queue = [], [exercise.path]
+    while queue:
+        module = queue.pop()
+        if module not in found and module.name != "find_shared.py":
+            found.append(module)
+            tree = ast.parse(module.read_text(encoding="utf-8"))
+            names = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+            names |= {
+                f"{node.module}.{alias.name}"
+                for node in ast.walk(tree)
+                if isinstance(node, ast.ImportFrom)
+                for alias in node.names
+            }
+            names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+            beside = (FOLDER / (name.replace(".", "/") + ".py") for name in sorted(names))
+            queue += [file for file in beside if file.is_file()]
+    return found
+
+
+def survives(
+    exercise: Exercise, module: Path, mutant: Mutant, bench: Bench, pytest: WarmPytest, patience_s: float
+) -> bool:
+    """Tell whether neither the unit tests nor the contract notice the mutant of a module."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as name:
+        folder = Path(name)
+        shutil.copytree(FOLDER, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "production"))
+        (folder / module.relative_to(FOLDER)).write_text(mutant.source, encoding="utf-8")
+        paths = f"import sys\nsys.path += [{str(ROOT)!r}]\n"
+        (folder / "find_shared.py").write_text(paths, encoding="utf-8")
+        if not tests_pass(exercise, folder, pytest, patience_s):
             return False
-        if reads_files(contract(exercise.id)):
+        checks = contract(exercise.id)
+        if reads_files(checks):
             return True  # its contract reads other files than the mutated one
         try:
-            return not judge_target(bench, Target.parse(str(file)), contract(exercise.id)).missed
+            target = Target.parse(str(folder / exercise.path.name))
+            return not judge_target(bench, target, checks, to_the_end=False).missed
         except CannotRun:
             return False
 
 
-def _tests_pass(exercise: Exercise, folder: str) -> bool:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:randomly", "-p", "no:xdist"]
-    command += ["-o", f"pythonpath={folder} . {FOLDER.relative_to(ROOT)}", f"tests/test_exercise_{exercise.module}.py"]
-    try:
-        return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=MUTANT_S, check=False).returncode == 0
-    except subprocess.TimeoutExpired:
-        return False
+def tests_pass(exercise: Exercise, folder: Path, pytest: WarmPytest, patience_s: float) -> bool:
+    """Run the exercise's unit tests against the modules in a folder."""
+    return pytest.passes(
+        ["-o", f"pythonpath={folder} .", f"tests/test_exercise_{exercise.module}.py"], timeout_s=patience_s
+    )

@@ -34,8 +34,9 @@ def judge_target(
     *,
     at: float | None = None,
     shuffle: random.Random | None = None,
+    to_the_end: bool = True,
 ) -> Judged:
-    """Judge a target; raises CannotRun.
+    """Judge a target, to the end or to the first check that is missed; raises CannotRun.
 
     The checks share a process while they are met. Anything else counts only if it also happens in a process that no
     other check has touched: what one mistake breaks must not be blamed on the next check.
@@ -62,6 +63,8 @@ def judge_target(
             if (verdict.status == "missed" or app.ended) and not target.url:
                 app = afresh(app)
             verdicts[check.id] = verdict
-        return Judged([verdicts[check.id] for check in checks], app.manner.notes, app.base)
+            if verdict.status == "missed" and not to_the_end:
+                break
+        return Judged([verdicts[check.id] for check in checks if check.id in verdicts], app.manner.notes, app.base)
     finally:
         app.close()
