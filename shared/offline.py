@@ -3,8 +3,9 @@
 In process:  AsyncOpenAI(http_client=httpx.AsyncClient(transport=httpx.ASGITransport(OfflineModel())), ...)
 On a port:   python -m shared.offline [--port 8001]   and then   OPENAI_BASE_URL=http://127.0.0.1:8001/v1
 
-It is deterministic: small sums, a name told earlier in the conversation, facts on a topic, else an echo. Tokens are
-its own (words and signs), counted from what was really sent. `next(Fault(...))` makes it fail, `calls` remembers.
+It knows chat completions, responses, embeddings and models. It is deterministic: small sums, a name told earlier in the
+conversation, facts on a topic, else an echo. Tokens are its own (words and signs), counted from what was really sent.
+`next(Fault(...))` makes it fail, `calls` remembers.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import math
 import operator
 import re
 import struct
-from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Container, MutableMapping
+from dataclasses import dataclass, field
 from typing import Any
+
+from shared.offline_responses import as_messages, as_response, events, without_instructions
 
 CHAT_MODELS = frozenset(
     ("gpt-4o-mini", "gpt-4o", "gpt-4-turbo", "gpt-4", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-3.5-turbo")
@@ -29,6 +32,7 @@ CHAT_MODELS = frozenset(
 EMBEDDING_MODELS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072}
 ROLES = frozenset(("system", "developer", "user", "assistant", "tool"))
 REMEMBERED_CALLS = 10_000
+REMEMBERED_RESPONSES = 1_000  # that a later request may go on from with `previous_response_id`
 
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -48,10 +52,11 @@ class Fault:
 
 @dataclass(frozen=True)
 class Call:
-    """One request that reached the stand-in."""
+    """One request that reached the stand-in; `messages` is what it asked, whichever API it used."""
 
     path: str
     body: dict[str, Any]
+    messages: list[dict[str, Any]] = field(default_factory=list)
 
 
 class BadRequest(Exception):
@@ -73,6 +78,7 @@ class OfflineModel:
         self.calls: deque[Call] = deque(maxlen=REMEMBERED_CALLS)
         self._faults: deque[Fault] = deque()
         self._ids = itertools.count(1)
+        self._responses: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
 
     def next(self, *faults: Fault) -> None:
         """Let the next calls go wrong, one fault each, in this order."""
@@ -102,7 +108,7 @@ class OfflineModel:
             return 200, {"object": "list", "data": [_model(name) for name in (*CHAT_MODELS, *EMBEDDING_MODELS)]}
         if method == "GET" and path.startswith("/models/"):
             return 200, _model(_known(path.removeprefix("/models/"), {*CHAT_MODELS, *EMBEDDING_MODELS}))
-        if method != "POST" or path not in ("/chat/completions", "/embeddings"):
+        if method != "POST" or path not in ("/chat/completions", "/responses", "/embeddings"):
             raise BadRequest(f"Unknown request URL: {method} {scope['path']}.", status=404, code="unknown_url")
         try:
             body = json.loads(raw)
@@ -110,7 +116,8 @@ class OfflineModel:
             raise BadRequest("We could not parse the JSON body of your request.") from None
         if not isinstance(body, dict):
             raise BadRequest("The body must be a JSON object.")
-        self.calls.append(Call(path, body))
+        messages = self._asked(path, body)
+        self.calls.append(Call(path, body, messages))
 
         fault = self._faults.popleft() if self._faults else Fault()
         await asyncio.sleep(self.delay_s + fault.delay_s)
@@ -127,15 +134,38 @@ class OfflineModel:
             return 0, None
         if path == "/embeddings":
             return 200, embeddings(body)
-        completion = self._completion(body)
+        if path == "/responses" and (unknown := _unknown_earlier(body, self._responses)):
+            raise BadRequest(f"Previous response with id '{unknown}' not found.", param="previous_response_id")
+        completion = self._completion(body | {"messages": messages})
+        answered = self._respond(body, messages, completion) if path == "/responses" else completion
         if not body.get("stream"):
-            return 200, completion
-        await _send_stream(send, body, completion, cut=fault.cut)
+            return 200, answered
+        if path == "/responses":
+            await _send_events(send, answered, cut=fault.cut)
+        else:
+            await _send_stream(send, body, completion, cut=fault.cut)
         return 0, None
+
+    def _asked(self, path: str, body: dict[str, Any]) -> list[dict[str, Any]]:
+        if path == "/responses":
+            return as_messages(body, self._responses.get(str(body.get("previous_response_id")), []))
+        messages = body.get("messages")
+        return messages if isinstance(messages, list) else []
+
+    def _respond(
+        self, body: dict[str, Any], messages: list[dict[str, Any]], completion: dict[str, Any]
+    ) -> dict[str, Any]:
+        response = as_response(completion, body)
+        if response["store"]:
+            said = {"role": "assistant", "content": response["output"][0]["content"][0]["text"]}
+            self._responses[response["id"]] = [*without_instructions(messages, body), said]
+            while len(self._responses) > REMEMBERED_RESPONSES:
+                self._responses.popitem(last=False)
+        return response
 
     def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
         model = _known(body.get("model"), CHAT_MODELS)
-        messages = _messages(body.get("messages"))
+        messages = _messages(body.get("messages"), "input" if "input" in body else "messages")
         text = self.reply(messages)
         prompt, completion = sum(map(_tokens, map(text_of, messages))), _tokens(text)
         return {
@@ -238,11 +268,16 @@ def _known(model: Any, models: Any) -> str:
     return model
 
 
-def _messages(messages: Any) -> list[dict[str, Any]]:
+def _unknown_earlier(body: dict[str, Any], known: Container[str]) -> str | None:
+    earlier = body.get("previous_response_id")
+    return None if earlier is None or earlier in known else str(earlier)
+
+
+def _messages(messages: Any, what: str) -> list[dict[str, Any]]:
     if not isinstance(messages, list) or not messages:
-        raise BadRequest("'messages' must be a non-empty list.", param="messages")
+        raise BadRequest(f"'{what}' must be a non-empty list.", param=what)
     for index, message in enumerate(messages):
-        param = f"messages[{index}]"
+        param = f"{what}[{index}]"
         if not isinstance(message, dict) or message.get("role") not in ROLES:
             raise BadRequest(f"Invalid value: '{param}.role' must be one of {sorted(ROLES)}.", param=f"{param}.role")
         content = message.get("content")
@@ -297,6 +332,17 @@ async def _send_stream(send: Send, body: dict[str, Any], completion: dict[str, A
     if with_usage:
         await chunk(base | {"choices": [], "usage": completion["usage"]})
     await chunk("[DONE]")
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _send_events(send: Send, response: dict[str, Any], *, cut: bool) -> None:
+    """Send the events of a response; `cut` hangs up after the first word."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+    for data in events(response):
+        line = f"event: {data['type']}\ndata: {json.dumps(data)}\n\n"
+        await send({"type": "http.response.body", "body": line.encode(), "more_body": True})
+        if cut and data["type"] == "response.output_text.delta":
+            raise ConnectionResetError("the stand-in was told to cut the stream")
     await send({"type": "http.response.body", "body": b""})
 
 

@@ -452,3 +452,38 @@ def test_the_books_own_way_to_serve_works_in_the_chapters_folder(tmp_path: Path)
                 assert http.post("/v1/chat", json={"message": "2 + 2"}, headers=key).json()["response"].endswith("= 4")
         finally:
             server.terminate()
+
+
+async def test_the_responses_api_answers_as_the_chat_api_does() -> None:
+    model = OfflineModel()
+    client = client_of(model)
+    response = await client.responses.create(model="gpt-4o", instructions="Be brief.", input="What is 6 * 7?")
+    assert response.output_text == "[stand-in] 6 * 7 = 42"
+    assert response.usage and response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
+    assert [m["role"] for m in model.calls[-1].messages] == ["system", "user"]
+
+    named = await client.responses.create(
+        model="gpt-4o", input=[{"role": "user", "content": [{"type": "input_text", "text": "My name is Ada."}]}]
+    )
+    later = await client.responses.create(model="gpt-4o", input="What is my name?", previous_response_id=named.id)
+    assert later.output_text == "[stand-in] Your name is Ada."
+    by_hand: list[Any] = [*({"role": "user", "content": t} for t in ("I am Bo", "What is my name?"))]
+    by_hand.insert(1, named.output[0].model_dump())
+    assert (await client.responses.create(model="gpt-4o", input=by_hand)).output_text == "[stand-in] Your name is Bo."
+
+
+async def test_the_responses_api_streams_and_refuses() -> None:
+    client = client_of(OfflineModel())
+    async with client.responses.stream(model="gpt-4o", input="What is 6 * 7?") as stream:
+        words = [event.delta async for event in stream if event.type == "response.output_text.delta"]
+        final = await stream.get_final_response()
+    assert "".join(words) == final.output_text == "[stand-in] 6 * 7 = 42"
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.create(model="gpt-9", input="hello")
+    with pytest.raises(openai.BadRequestError, match="input"):
+        await client.responses.create(model="gpt-4o", input=[])
+    with pytest.raises(openai.BadRequestError, match="not found"):
+        await client.responses.create(model="gpt-4o", input="x", previous_response_id="resp_of_nobody")
+    role: Any = [{"role": "narrator", "content": "x"}]
+    with pytest.raises(openai.BadRequestError, match="role"):
+        await client.responses.create(model="gpt-4o", input=role)

@@ -474,7 +474,7 @@ def tokens_counted(app: App) -> None:
         exchange = chat(app, f"{mark} how long is a piece of string?")
     if not app.model.model.calls:
         raise NotChecked("the app did not ask the model")
-    prompt = sum(len(re.findall(r"\w+|[^\w\s]", text_of(m))) for m in app.model.model.calls[-1].body["messages"])
+    prompt = sum(len(re.findall(r"\w+|[^\w\s]", text_of(m))) for m in app.model.model.calls[-1].messages)
     counts = (1379, prompt + 1379, prompt)
     entries = log.entries(mark)
     numbers = {str(value) for entry in entries for _, value in fields(entry) if not isinstance(value, (bool, float))}

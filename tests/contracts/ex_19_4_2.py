@@ -368,7 +368,7 @@ class Conversation:
             given = [str(value) for name, value in answer.items() if CONVERSATION.search(name) and value]
             self.id = given[0] if given else self.id
         self.messages += 1
-        sent = self._app.model.model.calls[-1].body["messages"]
+        sent = self._app.model.model.calls[-1].messages
         self.input += sum(len(re.findall(r"\w+|[^\w\s]", text_of(message))) for message in sent)
 
     def sums(self) -> tuple[int, int, int]:

@@ -149,7 +149,7 @@ def asked(app: App, tag: str) -> list[int]:
     """Return the numbers of the messages "TAG number N" in the order in which they reached the model."""
     found = []
     for call in app.model.model.calls:
-        last = json.dumps(call.body.get("messages", [])[-1:])
+        last = json.dumps(call.messages[-1:])
         if match := re.search(rf"{tag} number (\d+)", last):
             found.append(int(match[1]))
     return list(dict.fromkeys(found))

@@ -44,7 +44,7 @@ def asked(app: App, message: str) -> tuple[Exchange, str]:
     """Send a message; return the answer and the model that was asked last for it."""
     before = len(app.model.model.calls)
     exchange = app.chat(message)
-    calls = [call for call in list(app.model.model.calls)[before:] if call.path.endswith("/chat/completions")]
+    calls = [call for call in list(app.model.model.calls)[before:] if call.messages]
     if exchange.status != 200 or not calls:
         raise NotChecked(f"a chat was answered {exchange.status}, and the model was asked {len(calls)} times")
     return exchange, str(calls[-1].body.get("model"))

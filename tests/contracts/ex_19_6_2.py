@@ -32,8 +32,8 @@ def served_again(app: App, known: str, asked: str) -> tuple[bool, Exchange]:
 
 
 def asks_the_model(app: App, before: int) -> bool:
-    """Say whether a chat completion was asked for since the model had been called `before` times."""
-    return any(call.path == "/chat/completions" for call in list(app.model.model.calls)[before:])
+    """Say whether an answer was asked for since the model had been called `before` times."""
+    return any(call.messages for call in list(app.model.model.calls)[before:])
 
 
 @check(

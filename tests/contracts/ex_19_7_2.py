@@ -104,7 +104,7 @@ def system_prompt(app: App) -> None:
         )
     before = len(app.model.model.calls)
     app.chat("What is 6 * 7?")
-    sent = [m["role"] for call in list(app.model.model.calls)[before:] for m in call.body.get("messages", [])]
+    sent = [m["role"] for call in list(app.model.model.calls)[before:] for m in call.messages]
     if not {"system", "developer"} & set(sent):
         raise NotChecked("your agent sends the model no system prompt, so it has none to reveal")
 
