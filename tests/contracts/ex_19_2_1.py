@@ -1,14 +1,18 @@
 """19.2.1: list the conversations, and show the messages of one.
 
 Readings accepted: any shape of the two answers (ids in a list or a mapping, alone or with details; messages oldest or
-newest first, one by one or question and answer together); any name of the field that carries the id; parallel turns in
-one conversation one after the other, or refused; a caller who names someone else's id is refused or begins afresh.
+newest first, one by one or question and answer together, the role beside the text or around it); any name of the field
+that carries the id, in the body or in the query, another one in the answer, chosen by the client or by the app (or a
+default for all who name none); parallel turns in one conversation one after the other, or
+refused; a caller who names someone else's id is refused or begins afresh.
 """
 
 from __future__ import annotations
 
 import contextlib
+import re
 import secrets
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -33,19 +37,18 @@ class Leaf:
     siblings: tuple[str, ...]
 
 
-def leaves(data: Any, key: str = "") -> Iterator[Leaf]:
+def leaves(data: Any, key: str = "", around: tuple[str, ...] = ()) -> Iterator[Leaf]:
     """Return all values of a JSON answer in reading order; the keys of a mapping count as values of it too."""
     if not isinstance(data, dict | list):
-        yield Leaf(key, str(data), ())
+        yield Leaf(key, str(data), around)
         return
     items = list(data.items()) if isinstance(data, dict) else [(key, value) for value in data]
     of_one = isinstance(data, dict) or len(data) <= 3  # a longer list holds messages, not the parts of one
-    beside = tuple(value for _, value in items if isinstance(value, str)) if of_one else ()
+    beside = (*around, *(value for _, value in items if isinstance(value, str))) if of_one else ()
     for name, value in items:
         if isinstance(data, dict):
             yield Leaf("", name, ())
-        for leaf in leaves(value, name):
-            yield leaf if isinstance(value, dict | list) else Leaf(name, leaf.text, beside)
+        yield from leaves(value, name, beside)
 
 
 def entries(data: Any, text: str) -> int:
@@ -68,9 +71,25 @@ def said(text: str) -> str:
 
 
 def chat(app: App, message: str, field: str = "", id: str = "", key: str | None = None) -> Exchange:
-    """Send a message, into a conversation if one is named."""
-    body = {app.manner.text_field: message, **app.manner.extra, **({field: id} if field else {})}
-    return app.send("POST", app.manner.path, key=key or app.key, body=body)
+    """Send a message, into a conversation if one is named; a field of the query is called "?name"."""
+    in_query = field.startswith("?")
+    body = {app.manner.text_field: message, **app.manner.extra, **({field: id} if field and not in_query else {})}
+    path = app.manner.path + (f"{field}={id}" if in_query else "")
+    return app.send("POST", path, key=key or app.key, body=body)
+
+
+def id_field(app: App, answered: str = "") -> str:
+    """Return what carries the id in a request: what the app's schema says, else the name that the answer gives it."""
+    fields = [name for name in app.manner.takes if re.search("conversation|session|thread|chat|id$", name.lower())]
+    if answered in fields or f"?{answered}" in fields:
+        return answered if answered in fields else f"?{answered}"
+    return fields[0] if fields else answered if answered not in ("", "id") else "conversation_id"
+
+
+def fresh(app: App) -> tuple[str, str]:
+    """Return the field and a new id, where a client must choose one itself; else nothing."""
+    field = id_field(app)
+    return (field, str(uuid.uuid4())) if field in app.manner.extra else ("", "")
 
 
 def listing(app: App, key: str | None = None) -> Exchange:
@@ -85,16 +104,19 @@ def history(app: App, id: str, key: str | None = None) -> Exchange:
 
 def begin(app: App, message: str, key: str | None = None) -> tuple[str, str]:
     """Begin a conversation; returns its id and the field that carries it. Raises NotChecked when none is found."""
-    before = {leaf.text for leaf in leaves(listing(app, key).json())}
-    answer = chat(app, message, key=key)
-    if answer.status != 200:
-        raise NotChecked(f"the chat answered {answer.status}")
-    after = {leaf.text for leaf in leaves(listing(app, key).json())}
-    named = [leaf for leaf in leaves(answer.json()) if leaf.key and leaf.text in after - before]
-    if named:
-        return named[0].text, named[0].key
-    if len(new := after - before) == 1:
-        return new.pop(), "conversation_id"
+    for field, chosen in (fresh(app), (id_field(app), str(uuid.uuid4()))):
+        before = {leaf.text for leaf in leaves(listing(app, key).json())}
+        answer = chat(app, message, field, chosen, key=key)
+        if answer.status != 200:
+            raise NotChecked(f"the chat answered {answer.status}")
+        after = {leaf.text for leaf in leaves(listing(app, key).json())}
+        named = [leaf for leaf in leaves(answer.json()) if leaf.key and leaf.text in after - before]
+        if named:
+            return named[0].text, field or id_field(app, named[0].key)
+        if chosen in after:
+            return chosen, field
+        if len(new := after - before) == 1:
+            return new.pop(), field or id_field(app)
     raise NotChecked(f"the list at {LIST} does not show which conversation the chat began")
 
 
@@ -128,7 +150,7 @@ def spoken(app: App, exchange: Exchange, messages: list[str]) -> list[tuple[str,
     ),
 )
 def listed(app: App) -> None:
-    answers = [chat(app, said("hello")) for _ in range(3)]
+    answers = [chat(app, said("hello"), *fresh(app)) for _ in range(3)]
     exchange = listing(app)
     expect(exchange.status == 200, when="a caller asks for the list", expected="status 200", seen=exchange)
     shown = {leaf.text for leaf in leaves(exchange.json())}
@@ -325,9 +347,9 @@ def continued(app: App) -> None:
     ),
 )
 def parallel(app: App) -> None:
-    id, field = begin(app, first := said("first"))
-    if len(spoken(app, history(app, id), [first])) != 2:
-        raise NotChecked("the history does not show question and answer of one turn")
+    id, field, earlier = two_turns(app)
+    if len(spoken(app, history(app, id), earlier)) != 4:
+        raise NotChecked("the history does not show questions and answers of two turns, one after the other")
     sent = [said("turn") for _ in range(AT_ONCE)]
     with slow(app), ThreadPoolExecutor(AT_ONCE) as pool:
         answers = list(pool.map(lambda message: chat(app, message, field, id), sent))

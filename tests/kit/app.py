@@ -79,6 +79,7 @@ class Manner:
     keys: tuple[str, ...] = ()
     checks_keys: bool = False
     routes: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()  # what else a chat may carry: fields of the body, and of the query as "?name"
     notes: list[str] = field(default_factory=list)
 
 
@@ -311,6 +312,7 @@ def _read_openapi(app: App, manner: Manner) -> None:
             manner.path = chats[0]
             manner.notes.append(f"your chat endpoint is POST {manner.path}")
         operation = posts[manner.path]
+        manner.takes = tuple(f"?{p['name']}" for p in operation.get("parameters", []) if p["in"] == "query")
         for parameter in operation.get("parameters", []):
             if parameter["in"] == "header" and "key" in parameter["name"].lower():
                 manner.header = parameter["name"]
@@ -327,6 +329,7 @@ def _read_openapi(app: App, manner: Manner) -> None:
             texts = [f for f in (*required, *fields) if fields[f].get("type") == "string"]
             manner.text_field = texts[0]
             manner.notes.append(f"the message goes into the field '{manner.text_field}'")
+        manner.takes += tuple(name for name in fields if name != manner.text_field)
         blanks = {"string": "check", "integer": 1, "number": 1.0, "boolean": False, "array": [], "object": {}}
         manner.extra = {f: blanks[fields[f]["type"]] for f in required if f != manner.text_field}
 
