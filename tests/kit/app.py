@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import re
+import ssl
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -83,6 +85,12 @@ class Manner:
     notes: list[str] = field(default_factory=list)
 
 
+@functools.cache
+def certificates() -> ssl.SSLContext:
+    """Return what an https URL is verified by; reading certificates for every app is slow."""
+    return ssl.create_default_context()
+
+
 class App:
     """A target that is up. `key` and `other_key` are two callers' keys; `clock` and `model` are None for a URL."""
 
@@ -93,7 +101,8 @@ class App:
         self.process, self._model = process, model
         self.used = False
         self.starter: Starter | None = None
-        self._http = httpx.Client(base_url=base, timeout=ANSWER_S, limits=httpx.Limits(max_keepalive_connections=0))
+        once = httpx.Limits(max_keepalive_connections=0)
+        self._http = httpx.Client(base_url=base, timeout=ANSWER_S, limits=once, verify=certificates())
 
     @property
     def kind(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib
 import importlib.util
 import inspect
 import io
@@ -243,14 +244,22 @@ def _sentence(error: BaseException) -> str:
 # ---------------------------------------------------------------- the zygote
 
 
-def warm_up() -> None:
-    """Import the web stack, and only then move `datetime`."""
-    import clock
-    import fastapi  # noqa: F401
-    import langgraph.graph  # noqa: F401
-    import openai  # noqa: F401
-    import uvicorn  # noqa: F401
+WARM = (
+    *("dotenv", "fastapi", "fastapi.middleware.cors", "fastapi.responses", "openai.resources.chat.completions"),
+    *("openai.resources.embeddings", "openai.lib.streaming.chat", "httpcore", "httpcore2", "jiter", "truststore"),
+    *("langgraph.graph", "langgraph.checkpoint.memory", "langgraph.prebuilt", "langchain_core.tracers.run_collector"),
+    *("langchain_core.tracers.stdout", "langchain_core.prompt_values", "anyio._backends._asyncio", "uvicorn"),
+    *("uvicorn.lifespan.on", "uvicorn.loops.asyncio", "uvicorn.protocols.http.h11_impl"),
+)
 
+
+def warm_up() -> None:
+    """Import what a first chat would import, as far as it is installed, and only then move `datetime`."""
+    import clock
+
+    for name in WARM:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     clock.install_datetime()
 
 
