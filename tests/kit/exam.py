@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import datetime
+import functools
 import os
 import random
 import shutil
@@ -105,6 +106,7 @@ def examine_mutants(exercise: Exercise) -> int:
     return len(unexplained) + len(stale)
 
 
+@functools.cache
 def modules(exercise: Exercise) -> list[Path]:
     """Return the exercise's script and the modules beside it that it is made of."""
     found, queue = [], [exercise.path]
@@ -149,7 +151,7 @@ def survives(
 
 
 def tests_pass(exercise: Exercise, folder: Path, pytest: WarmPytest, patience_s: float) -> bool:
-    """Run the exercise's unit tests against the modules in a folder."""
-    return pytest.passes(
-        ["-o", f"pythonpath={folder} .", f"tests/test_exercise_{exercise.module}.py"], timeout_s=patience_s
-    )
+    """Run the unit tests of the exercise, and those of the modules beside it, against the modules in a folder."""
+    named = [f"exercise_{exercise.module}", *(module.stem for module in modules(exercise)[1:])]
+    files = [f"tests/test_{name}.py" for name in named if (ROOT / f"tests/test_{name}.py").is_file()]
+    return pytest.passes(["-o", f"pythonpath={folder} .", *files], timeout_s=patience_s)
