@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -46,6 +47,12 @@ HANGS = ("handler_hangs.py", "handler_blocks_the_loop.py", "handler_sleeps_an_ho
 FINE = ("not_utf8_output.py", "ten_megabytes_of_log.py")
 
 
+@pytest.fixture
+def at_hand(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command `check` judge on the bench that is up already."""
+    monkeypatch.setattr("tests.kit.app.Bench", lambda: contextlib.nullcontext(bench))
+
+
 def test_every_broken_file_has_a_test() -> None:
     assert {path.name for path in BROKEN.glob("*.py")} == {*CANNOT, *SLOWLY, *HANGS, *FINE}
 
@@ -57,15 +64,18 @@ def test_what_cannot_be_judged_says_why(name: str, words: str, bench: Bench) -> 
 
 
 @pytest.mark.parametrize(("name", "words"), SLOWLY.items(), ids=SLOWLY)
-def test_what_never_gets_ready_says_where(name: str, words: str) -> None:
-    with Bench(patience_s=4) as bench, pytest.raises(CannotRun, match=words):
+def test_what_never_gets_ready_says_where(name: str, words: str, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "_patience_s", 4)
+    with pytest.raises(CannotRun, match=words):
         bench.open(Target.parse(str(BROKEN / name)))
 
 
 @pytest.mark.parametrize("name", HANGS)
-def test_a_handler_that_hangs_is_waited_for_only_so_long(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_handler_that_hangs_is_waited_for_only_so_long(
+    name: str, bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tests.kit.app.ANSWER_S", 1.0)
-    with Bench() as bench, pytest.raises(CannotRun, match="POST /v1/chat gave no answer within 1 s"):
+    with pytest.raises(CannotRun, match="POST /v1/chat gave no answer within 1 s"):
         bench.open(Target.parse(str(BROKEN / name)))
 
 
@@ -113,6 +123,7 @@ def test_paths_with_spaces_and_accents_work(tmp_path: Path, bench: Bench) -> Non
 # ---------------------------------------------------------------- the command
 
 
+@pytest.mark.usefixtures("at_hand")
 def test_the_first_failure_is_told_in_full_and_exits_1(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["check", "19.2.3", "--mine", str(REJECTED / "no_retry_after.py"), "--replay"]) == 1
     out = capsys.readouterr().out
@@ -128,6 +139,7 @@ def test_the_first_failure_is_told_in_full_and_exits_1(capsys: pytest.CaptureFix
     assert "next: make hint EX=19.2.3" in lines[-1]
 
 
+@pytest.mark.usefixtures("at_hand")
 def test_what_cannot_be_judged_exits_2_and_says_that_nothing_was(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["check", "19.2.3", "--mine", str(BROKEN / "package_not_installed.py")]) == 2
     out = capsys.readouterr().out
@@ -135,6 +147,7 @@ def test_what_cannot_be_judged_exits_2_and_says_that_nothing_was(capsys: pytest.
     assert out.rstrip().endswith("Nothing was judged.")
 
 
+@pytest.mark.usefixtures("at_hand")
 def test_full_marks_name_the_reference_and_exit_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["check", "3_19_2", "--mine", str(ACCEPTED / "ring_of_ten.py")]) == 0
     assert capsys.readouterr().out.rstrip().endswith("exercise_3_19_2_solution.py")
