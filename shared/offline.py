@@ -94,8 +94,9 @@ class OfflineModel:
             return
         try:
             status, body = await self._answer(scope, await _read(receive), send)
-        except BadRequest as error:
-            status, body = error.status, error.body
+        except BadRequest as error:  # the same again would be refused again: the SDK need not wait and try
+            await _send_json(send, error.status, error.body, [(b"x-should-retry", b"false")])
+            return
         if status:
             await _send_json(send, status, body)
 
