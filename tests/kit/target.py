@@ -23,6 +23,7 @@ from tests.kit.clock import Clock
 
 CHILD = Path(__file__).with_name("child.py")
 PATIENCE_S = 20.0
+FORK_S = 60.0  # the first one waits for all the imports
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "LD_LIBRARY_PATH", "COMSPEC", "PATHEXT")
 KEYS = ("check-key-a", "check-key-b")
@@ -207,8 +208,8 @@ class Starter:
             self._zygote.stdin.write(json.dumps(job).encode() + b"\n")
             self._zygote.stdin.flush()
         with self._news:
-            if not self._news.wait_for(lambda: job["ready"] in self._started, PATIENCE_S):
-                raise CannotRun("the check kit could not start a process within 20 s: is this machine very busy?")
+            if not self._news.wait_for(lambda: job["ready"] in self._started, FORK_S):
+                raise CannotRun(f"no process could be started within {FORK_S:.0f} s: is this machine very busy?")
             return self._started.pop(job["ready"])
 
     def _warm_up(self) -> None:
