@@ -189,7 +189,7 @@ def test_property_positions_and_starts_agree_with_a_model_that_counts(
             for _, _, request_id in waiting:
                 await queue.cancel(request_id)
             await desk.end(*desk.on_it)
-            assert not queue._conversations and not queue._waiting and not queue._running
+            assert not queue._turn and not queue._later and not queue._waiting and not queue._running
 
     asyncio.run(scenario())
 
@@ -228,6 +228,13 @@ async def test_abuse_what_is_foreign_or_unknown_does_not_exist() -> None:
             assert await queue.cancel(request_id, caller=caller) is None
         status = await queue.wait(queued.request_id, 9, caller="a")
         assert status is not None and status.status == "completed"
+
+
+def test_request_ids_are_128_random_bits_and_none_comes_twice() -> None:
+    queues = [RequestQueue(work=echo) for _ in range(2)]
+    ids = [queue._new_id() for queue in queues for _ in range(200)]
+    assert len(set(ids)) == 400
+    assert all(len(bytes.fromhex(one)) == 16 for one in ids)
 
 
 class Refused(Exception):
@@ -498,7 +505,8 @@ async def test_abuse_many_requests_leave_a_bounded_memory() -> None:
                 await queue.cancel(queued.request_id)
             await settle()
         assert len(queue.requests) == len(queue._by_key) == len(queue._finished) == 10
-        assert not queue._waiting and not queue._running and not queue._conversations and not queue._left_early
+        assert not queue._waiting and not queue._running and not queue._left_early
+        assert not queue._turn and not queue._later
         assert queue.queue.empty()
 
 
@@ -670,6 +678,98 @@ async def test_failure_after_kill_9_every_accepted_request_is_answered_once_or_r
         ("completed", "waiting-2", None),
     ]
     assert worked_on == ["waiting-1", "waiting-2"]
+
+
+MORTALS = """
+import asyncio, os, pathlib, signal, sys
+from exercise_2_19_5_solution import Journal, RequestQueue
+
+MESSAGES = ("a1", "a2", "b", "fails", "gone", "c", "d")
+
+class Deadly(Journal):
+    def __init__(self, folder, writes):
+        super().__init__(folder / "queue.db")
+        self.left = writes
+
+    def save(self, job):
+        if not self.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.left -= 1
+        super().save(job)
+
+async def live(folder, writes):
+    notes = os.open(folder / "notes", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    async def work(request):
+        os.write(notes, f"started {request.request_id}\\n".encode())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        if request.message == "fails":
+            raise KeyError
+        return request.message
+
+    async with RequestQueue(2, work=work, journal=Deadly(folder, writes)) as queue:
+        accepted = []
+        for message in MESSAGES:
+            request = await queue.enqueue(message, conversation_id="a" if message[0] == "a" else None)
+            os.write(notes, f"accepted {request.request_id} {message}\\n".encode())
+            accepted.append(request.request_id)
+            await asyncio.sleep(0)
+        await queue.cancel(accepted[4])
+        for request_id in accepted:
+            told = await queue.wait(request_id, 60)
+            os.write(notes, f"told {request_id} {told.status}\\n".encode())
+
+alive, writes = False, 0
+while not alive:
+    folder = pathlib.Path(sys.argv[1], str(writes))
+    folder.mkdir()
+    child = os.fork()
+    if not child:
+        os.close(2)  # the failing request's traceback
+        asyncio.run(live(folder, writes))
+        os._exit(0)
+    alive = os.waitpid(child, 0)[1] != signal.SIGKILL
+    writes += 1
+"""
+
+
+def killed_lives(folder: Path) -> list[Path]:
+    """Let processes be killed before their first, second, ... write; return what each left behind."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(CHAPTER), str(ROOT)))}
+    subprocess.run([sys.executable, "-c", MORTALS, str(folder)], env=environment, check=True, timeout=60)
+    return sorted(folder.iterdir(), key=lambda life: int(life.name))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="kill -9 and fork are POSIX")
+async def test_failure_killed_before_any_of_its_writes_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
+    lives = killed_lives(tmp_path)
+    assert len(lives) == 6 * 3 + 2 + 1, "written down when they come, start and end; cancelled in line; and not killed"
+    ends_seen: set[tuple[str, str | None]] = set()
+    for folder in lives:
+        notes = [line.split() for line in (folder / "notes").read_text(encoding="utf-8").splitlines()]
+        started = [note[1] for note in notes if note[0] == "started"]
+
+        async def work(request: QueuedRequest, started: list[str] = started) -> str:
+            started.append(request.request_id)
+            return request.message
+
+        async with RequestQueue(2, work=work, journal=Journal(folder / "queue.db")) as queue:
+            ends = {note[1]: await queue.wait(note[1], 9) for note in notes if note[0] == "accepted"}
+        assert len(started) == len(set(started)), f"{folder.name}: a request was worked on twice"
+        for request_id, end in ends.items():
+            assert end is not None and end.finished_at is not None, f"{folder.name}: an accepted request is lost"
+            assert (end.status == "completed") == (end.result == end.message), folder.name
+            assert end.error in (None, "interrupted", "internal_error"), folder.name
+            assert end.status == "cancelled" or request_id in started or end.error == "interrupted", folder.name
+            ends_seen.add((end.status, end.error))
+        for note in notes:
+            if note[0] == "told":
+                end = ends[note[1]]
+                assert end is not None and end.status == note[2], f"{folder.name}: what was told has changed"
+    assert ends_seen == {
+        ("completed", None), ("cancelled", None), ("failed", "interrupted"), ("failed", "internal_error"),
+    }  # fmt: skip
 
 
 # ---------------------------------------------------------------- over HTTP
