@@ -156,12 +156,7 @@ class App:
             sent = {self.manner.header: key if self.manner.header != "Authorization" else f"Bearer {key}", **sent}
         self.used = True
         try:
-            try:
-                response = self._http.request(method, path, json=body, content=content, headers=sent)
-            except (httpx.ReadError, httpx.RemoteProtocolError):
-                if method != "GET":
-                    raise  # uvicorn hangs up after an error that nobody handled: only what changes nothing is repeated
-                response = self._http.request(method, path, json=body, headers=sent)
+            response = self._http.request(method, path, json=body, content=content, headers=sent)
         except httpx.TimeoutException:
             status, text, came = 0, f"no answer within {ANSWER_S:.0f} s", httpx.Headers()
         except httpx.HTTPError as error:
