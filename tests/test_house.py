@@ -22,11 +22,13 @@ from tests.kit.attempts import attempts
 
 EXERCISE_FILES = sorted(FOLDER.glob("exercise_*.py"))
 SHARED_FILES = sorted((ROOT / "shared").glob("*.py"))
+PRODUCTION_FILES = sorted((FOLDER / "production").glob("*.py"))
 KIT_FILES = sorted(p for p in (ROOT / "tests").rglob("*.py") if "attempts" not in p.parts)
 MARKDOWN = [
     p for p in ROOT.rglob("*.md") if not any(part.startswith((".", "venv")) for part in p.relative_to(ROOT).parts)
 ]
-OURS = {"find_shared", "shared", "tests"}
+OURS = {"find_shared", "production", "shared", "tests"}
+SCALED = (FOLDER / "production" / "requirements.txt").relative_to(ROOT).as_posix()
 CONTAINERS = ("dict", "list", "set", "deque", "defaultdict", "Counter", "OrderedDict")
 STATEFUL = ("FastAPI", "AsyncOpenAI", "OpenAI", "Lock", "Queue", "Event", "Semaphore", *CONTAINERS)
 
@@ -192,6 +194,7 @@ def test_no_function_stands_in_two_exercises() -> None:
 
 def test_every_third_party_import_is_pinned_and_every_pin_is_used() -> None:
     learners, all_pins = set(pins("requirements.txt")), set(pins("requirements.txt") + pins("tests/requirements.txt"))
+    production = learners | set(pins(SCALED))
     brought = {
         "starlette",
         "pydantic-core",
@@ -204,7 +207,11 @@ def test_every_third_party_import_is_pinned_and_every_pin_is_used() -> None:
     later = {"numpy"}  # section 19.6
     by_import = packages_distributions()
     used: set[str] = set()
-    for paths, allowed in ((EXERCISE_FILES + SHARED_FILES, learners), (KIT_FILES, all_pins)):
+    for paths, allowed in (
+        (EXERCISE_FILES + SHARED_FILES, learners),
+        (PRODUCTION_FILES, production),
+        (KIT_FILES, all_pins | production),
+    ):
         for name in {name for path in paths for name in imported(path)} - sys.stdlib_module_names - OURS:
             packages = {package.lower().replace("_", "-") for package in by_import.get(name, [])}
             if packages:  # a name that no package brings is a module of ours, beside its user
@@ -215,7 +222,7 @@ def test_every_third_party_import_is_pinned_and_every_pin_is_used() -> None:
 
 def pins(name: str) -> list[str]:
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    found = [re.match(r"([\w.-]+)==[\w.]+", line) for line in lines if line and not line.startswith("#")]
+    found = [re.match(r"([\w.-]+)(?:\[[\w,]+\])?==[\w.]+", line) for line in lines if line and not line.startswith("#")]
     assert all(found), f"{name}: every line pins one version"
     return [match[1].lower() for match in found if match]
 

@@ -1,0 +1,1 @@
+"""The whole service: the exercises wired together, on one machine or many."""
