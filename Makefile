@@ -5,6 +5,7 @@ PYTHON ?= python3
 PINS   ?= today
 VENV   := $(if $(filter book,$(PINS)),.venv-book,.venv)
 LEARN  := $(if $(filter book,$(PINS)),part_5_production/chapter_19_deployment/requirements.txt,requirements.txt)
+SERVICE := part_5_production/chapter_19_deployment/production/requirements.txt
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
 
@@ -15,6 +16,7 @@ help:
 	@echo "Chapter 19, Deployment and Scaling: solutions that run, and checks for yours"
 	@echo
 	@echo "  make run EX=19.2.3             run one exercise (SERVE=1 keeps it up)"
+	@echo "  make serve                     all exercises in one service, with the stand-in model (EX=19.2.3: just that one)"
 	@echo "  make demo                      run all that are ready, one after the other"
 	@echo "  make list                      the 21 exercises, and which are ready"
 	@echo "  make check EX=19.2.3           check our solution"
@@ -32,8 +34,8 @@ help:
 run: $(VENV)/ready
 	@$(PY) -m tests run $(call needs,EX) $(if $(SERVE),--serve)
 
-serve: $(VENV)/ready
-	@$(PY) -m tests run $(call needs,EX) --serve
+serve: $(if $(EX),$(VENV)/ready,$(VENV)/ready-to-serve)
+	@$(PY) -m tests $(if $(EX),run $(EX) --serve,serve)
 
 demo: $(VENV)/ready
 	@$(PY) -m tests demo
@@ -71,7 +73,12 @@ $(VENV)/ready: $(LEARN)
 	@$(PIP) -r $(LEARN) $(if $(filter book,$(PINS)),$(shell grep '^pytest==' requirements.txt))
 	@touch $@
 
-$(VENV)/ready-for-tests: $(VENV)/ready tests/requirements.txt
+$(VENV)/ready-for-tests: $(VENV)/ready $(if $(filter today,$(PINS)),$(VENV)/ready-to-serve) tests/requirements.txt
 	@echo "installing tests/requirements.txt into $(VENV) (once) ..."
 	@$(PIP) -r tests/requirements.txt
+	@touch $@
+
+$(VENV)/ready-to-serve: $(VENV)/ready $(SERVICE)
+	@echo "installing $(SERVICE) into $(VENV) (once) ..."
+	@$(PIP) -r $(SERVICE)
 	@touch $@

@@ -168,21 +168,29 @@ def build_agent(
 
     async def call_model(state: State) -> dict[str, Any]:
         options = get_config()["configurable"]
-        question = HumanMessage(state["question"])
+        turn_id = options.get("turn_id")
+        question = HumanMessage(state["question"], id=turn_id)
         history = convert_to_openai_messages([*state["messages"], question])
         messages = [{"role": "system", "content": system_prompt}, *history]
         emit = get_stream_writer() if options["streaming"] else None
         answer = await complete(client, options["model"] or model, messages, emit)
+        answer.id = f"{turn_id}-answer" if turn_id else None  # taken twice, a turn replaces itself
         return {"messages": [question, answer]}
 
     return StateGraph(State).add_node(call_model).add_edge(START, "call_model").compile(checkpointer or InMemorySaver())
 
 
-async def ask(agent: Agent, message: str, conversation_id: str, *, model: str | None = None) -> Reply:
-    """Take one turn in a conversation and return the answer; raises ModelError, and then the turn never happened."""
+async def ask(
+    agent: Agent, message: str, conversation_id: str, *, model: str | None = None, turn_id: str | None = None
+) -> Reply:
+    """Take one turn in a conversation and return the answer; raises ModelError, and then the turn never happened.
+
+    `turn_id` becomes the id of the question in the history, by which a turn that was taken can be known again.
+    """
     graph = await agent.graph()
     async with agent.turn(conversation_id):
-        state = await graph.ainvoke({"question": message}, _run(conversation_id, model), durability="exit")
+        run = _run(conversation_id, model, turn_id=turn_id)
+        state = await graph.ainvoke({"question": message}, run, durability="exit")
     return as_reply(state["messages"][-1])
 
 
@@ -213,8 +221,11 @@ async def stream(
     yield as_reply(state["messages"][-1])
 
 
-def _run(conversation_id: str, model: str | None, *, streaming: bool = False) -> RunnableConfig:
-    return {"configurable": {"thread_id": conversation_id, "model": model, "streaming": streaming}}
+def _run(
+    conversation_id: str, model: str | None, *, streaming: bool = False, turn_id: str | None = None
+) -> RunnableConfig:
+    options = {"thread_id": conversation_id, "model": model, "streaming": streaming}
+    return {"configurable": options | ({"turn_id": turn_id} if turn_id else {})}
 
 
 async def complete(

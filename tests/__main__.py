@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 
-from tests.chapter import ROOT, Exercise, NoSuchExercise, find
+from tests.chapter import FOLDER, ROOT, Exercise, NoSuchExercise, find
 
 Run = Callable[[argparse.Namespace], int]
 
@@ -32,6 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     command("run", "run one exercise", run_exercise, exercise="required").add_argument(
         "--serve", action="store_true", help="keep it up"
     )
+    command("serve", "all exercises in one service, with the stand-in model unless OFFLINE says otherwise", serve)
     sub = command("check", "check a solution: ours, or yours with --mine", check, exercise="required")
     sub.add_argument("--mine", metavar="FILE[:app]|URL", help="your file, or where your app runs")
     sub.add_argument("--key", default="", metavar="A[,B]", help="API keys that your app accepts")
@@ -102,6 +104,12 @@ def run_exercise(args: argparse.Namespace) -> int:
         return 2
     command = [sys.executable, str(exercise.path), *(["--serve"] if args.serve else [])]
     return subprocess.run(command, check=False).returncode
+
+
+def serve(args: argparse.Namespace) -> int:
+    """Serve production/ as its README says; it asks for the stand-in model itself."""
+    command = [sys.executable, "-m", "production"]
+    return subprocess.run(command, cwd=FOLDER, env={"OFFLINE": "1"} | os.environ, check=False).returncode
 
 
 def check(args: argparse.Namespace) -> int:

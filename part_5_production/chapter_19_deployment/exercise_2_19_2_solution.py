@@ -168,10 +168,8 @@ class BodyLimit:
         await send({"type": "http.response.body", "body": told.model_dump_json().encode()})
 
 
-def create_app(settings: Settings | None = None, *, client: "AsyncOpenAI | None" = None) -> FastAPI:
-    """Put the checks before the chat, and give every error of the service the same form."""
-    app = base_app(settings, client)
-    app.add_middleware(BodyLimit)
+def problem_details(app: FastAPI) -> None:
+    """Give every error of a service the same form."""
 
     def answer(told: Problem, headers: Mapping[str, str] | None = None) -> JSONResponse:
         return JSONResponse(told.model_dump(), told.status, headers, media_type=PROBLEM_JSON)
@@ -195,6 +193,13 @@ def create_app(settings: Settings | None = None, *, client: "AsyncOpenAI | None"
         kind = f"urn:problem:{error.code.replace('_', '-')}"
         told = Problem(type=kind, title="The model did not answer", status=plain.status_code, detail=str(error))
         return answer(told, headers)
+
+
+def create_app(settings: Settings | None = None, *, client: "AsyncOpenAI | None" = None) -> FastAPI:
+    """Put the checks before the chat, and give every error of the service the same form."""
+    app = base_app(settings, client)
+    app.add_middleware(BodyLimit)
+    problem_details(app)
 
     @app.post("/v1/chat", responses=problem_responses(400, 401, 413, 422, 502, 503, 504))
     async def chat(request: Request, body: ChatMessage, caller: Caller) -> ChatResponse:

@@ -24,7 +24,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
 
 import dotenv.parser
@@ -168,7 +168,7 @@ class Config:
         return tuple(self.api_key.get_secret_value().split(","))
 
     @classmethod
-    def from_environment(cls, env: Mapping[str, str] | None = None, *, dotenv_file: Path | None = None) -> "Config":
+    def from_environment(cls, env: Mapping[str, str] | None = None, *, dotenv_file: Path | None = None) -> Self:
         """Read the environment laid over a .env file; raises ConfigurationError with every problem at once.
 
         By default that is the process's environment over the nearest .env; with an `env`, only the file named.
@@ -263,10 +263,10 @@ def read_dotenv(file: Path) -> tuple[dict[str, Given], list[str]]:
     return given, problems
 
 
-def env_example() -> str:
+def env_example(settings: type[Config] = Config) -> str:
     """Return .env.example: what is required with a placeholder, the rest as comments."""
     blocks = ["# Copy to .env and fill in. A variable of the environment wins over this file.\n"]
-    for each in fields(Config):
+    for each in fields(settings):
         line = f"{each.name.upper()}={each.metadata['example'] or each.default}"
         blocks.append(f"# {each.metadata['help']}\n{'' if each.default is MISSING else '#'}{line}\n")
     return "\n".join(blocks)

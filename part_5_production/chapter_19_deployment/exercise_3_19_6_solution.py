@@ -73,12 +73,14 @@ CREATE TABLE IF NOT EXISTS conversations (caller TEXT, conversation TEXT, nano I
 CREATE INDEX IF NOT EXISTS expensive ON conversations (caller, nano DESC);
 CREATE INDEX IF NOT EXISTS expensive_of_all ON conversations (nano DESC);
 """
-ADD_HOUR = """INSERT INTO hours VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET nano = nano + excluded.nano,
-    calls = calls + excluded.calls, unpriced = unpriced + excluded.unpriced, since = min(since, excluded.since)"""
-ADD_MODEL = """INSERT INTO models VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET nano = nano + excluded.nano,
-    calls = calls + excluded.calls, unpriced = unpriced + excluded.unpriced, tokens = tokens + excluded.tokens"""
-ADD_CONVERSATION = """INSERT INTO conversations VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET
-    nano = nano + excluded.nano, calls = calls + excluded.calls"""
+ADD_HOUR = """INSERT INTO hours AS o VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (caller, hour) DO UPDATE SET
+    nano = o.nano + excluded.nano, calls = o.calls + excluded.calls, unpriced = o.unpriced + excluded.unpriced,
+    since = CASE WHEN o.since < excluded.since THEN o.since ELSE excluded.since END"""
+ADD_MODEL = """INSERT INTO models AS o VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (caller, model) DO UPDATE SET
+    nano = o.nano + excluded.nano, calls = o.calls + excluded.calls, unpriced = o.unpriced + excluded.unpriced,
+    tokens = o.tokens + excluded.tokens"""
+ADD_CONVERSATION = """INSERT INTO conversations AS o VALUES (?, ?, ?, ?) ON CONFLICT (caller, conversation)
+    DO UPDATE SET nano = o.nano + excluded.nano, calls = o.calls + excluded.calls"""
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -129,14 +131,19 @@ class CostDashboard:
         self._budget = None if monthly_budget_usd is None else _nano(monthly_budget_usd)
         self._clock = clock
         self._lock = threading.RLock()
-        self._db = sqlite3.connect(path, check_same_thread=False, timeout=5.0)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._db.executescript(SCHEMA)
+        self._db = self._open(path)
         self._start_buffer()
         self._month = Month.of(clock())
         self._month_nano = self._spent(None, self._month)
         self._reserved: dict[str, int] = {}
+
+    def _open(self, path: str) -> Any:
+        """Connect and make the tables; the queries are plain SQL, so another engine is another `_open`."""
+        db = sqlite3.connect(path, check_same_thread=False, timeout=5.0)
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = NORMAL")
+        db.executescript(SCHEMA)
+        return db
 
     def record(self, caller: str, conversation: str, model: str, cost_usd: Decimal | None, *, tokens: int = 0) -> None:
         """Count one call, to a chat model or for an embedding; a `cost_usd` of None counts as unpriced."""
@@ -165,9 +172,10 @@ class CostDashboard:
             if not self._pending:
                 return
             with self._db:
-                self._db.executemany(ADD_HOUR, [(*key, *row) for key, row in self._hours.items()])
-                self._db.executemany(ADD_MODEL, [(*key, *row) for key, row in self._models.items()])
-                self._db.executemany(ADD_CONVERSATION, [(*key, *row) for key, row in self._conversations.items()])
+                # Sorted: two processes that lock the same rows in another order would wait for each other for ever.
+                self._db.executemany(ADD_HOUR, [(*key, *row) for key, row in sorted(self._hours.items())])
+                self._db.executemany(ADD_MODEL, [(*key, *row) for key, row in sorted(self._models.items())])
+                self._db.executemany(ADD_CONVERSATION, [(*k, *row) for k, row in sorted(self._conversations.items())])
             self._start_buffer()
 
     def try_to_flush(self) -> None:
@@ -278,7 +286,7 @@ class CostDashboard:
 
     def _by_model(self, caller: str | None) -> dict[str, Any]:
         where, who = _whose(caller)
-        query = "SELECT model, sum(nano), sum(calls), sum(unpriced), sum(tokens) FROM models WHERE 1"
+        query = "SELECT model, sum(nano), sum(calls), sum(unpriced), sum(tokens) FROM models WHERE 1 = 1"
         rows = self._rows(f"{query}{where} GROUP BY model ORDER BY 2 DESC, 1", *who)
         return {
             "labels": [row[0] for row in rows],
@@ -293,7 +301,7 @@ class CostDashboard:
 
     def _expensive(self, limit: int, caller: str | None) -> dict[str, Any]:
         where, who = _whose(caller)
-        query = "SELECT caller, conversation, nano, calls FROM conversations WHERE 1"
+        query = "SELECT caller, conversation, nano, calls FROM conversations WHERE 1 = 1"
         rows = self._rows(f"{query}{where} ORDER BY nano DESC LIMIT ?", *who, limit)
         total = self._total(caller)
         return {
@@ -343,11 +351,12 @@ class CostDashboard:
 
     def _total(self, caller: str | None) -> int:
         where, who = _whose(caller)
-        query = "SELECT coalesce(sum(nano), 0) FROM models WHERE 1"
+        query = "SELECT coalesce(sum(nano), 0) FROM models WHERE 1 = 1"
         return int(self._rows(f"{query}{where}", *who)[0][0])
 
     def _rows(self, query: str, *arguments: Any) -> list[Any]:
-        return self._db.execute(query, arguments).fetchall()
+        rows: list[Any] = self._db.execute(query, arguments).fetchall()
+        return rows
 
     def _turn_month(self, now: float) -> None:
         if now >= self._month.end:

@@ -13,7 +13,7 @@ import pytest
 from tests.chapter import EXERCISES, progress
 
 COLUMNS = ("contract", "attempts", "unit tests")
-HOUSE = "house"
+HOUSE, SERVICE = "house", "production"
 
 
 def run_everything() -> int:
@@ -51,7 +51,7 @@ class Table:
 
     def __str__(self) -> str:
         rows = [f"{'':<10}" + "".join(f"{column:>20}" for column in COLUMNS)]
-        for name in [exercise.id for exercise in EXERCISES if exercise.built] + [HOUSE]:
+        for name in [exercise.id for exercise in EXERCISES if exercise.built] + [SERVICE, HOUSE]:
             rows.append(f"{name:<10}" + "".join(f"{self._cell(name, column):>20}" for column in COLUMNS))
         rows += [f"skipped   {test}: {reason}" for test, reason in self.skips]
         rows.append(f"{len(self.skips)} skipped. {progress()}")
@@ -68,6 +68,8 @@ class Table:
 def place(nodeid: str) -> tuple[str, str]:
     """Return the row and the column that a test belongs to."""
     file, _, test = nodeid.partition("::")
+    if "tests/production/" in file:
+        return SERVICE, "unit tests"
     if match := re.search(r"\b(19\.\d\.\d)\b", test):
         return match[1], "attempts" if "test_attempts" in file else "contract"
     if match := re.search(r"test_exercise_(\d)_(19)_(\d)", file):
