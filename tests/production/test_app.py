@@ -83,10 +83,10 @@ async def test_every_kind_of_response_carries_the_id_and_the_headers(tmp_path: P
     seen: dict[int, httpx.Response] = {}
     async with service(tmp_path, model, rate_limit=4) as (http, built):
 
-        @built.get("/broken")
         async def broken() -> None:
             raise RuntimeError("a bug")
 
+        built.add_api_route("/broken", broken)
         seen[200] = await http.post(CHAT, json=hello)
         seen[422] = await http.post(CHAT, json={"message": ""})
         model.next(Fault(status=429, retry_after_s=7))
