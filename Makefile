@@ -9,7 +9,7 @@ SERVICE := part_5_production/chapter_19_deployment/production/requirements.txt
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run demo list check hint check-all exam serve bench freeze containers
+.PHONY: help run demo list check hint check-all exam grade serve bench freeze containers
 .DEFAULT_GOAL := help
 
 help:
@@ -25,6 +25,7 @@ help:
 	@echo "  make hint EX=19.2.3            what to look at next (LEVEL=1, 2 or 3; CHECK=retry-after)"
 	@echo "  make check-all                 everything: references, attempts, unit tests; one table (PINS=book)"
 	@echo "  make exam [EX=19.2.3]          examine the checks: attempts three times over, and mutants"
+	@echo "  make grade SUBMISSIONS=class    grade a class: one folder or zip per student (tests/README.md)"
 	@echo "  make bench EX=19.2.3           measure, side by side in one run (EX=startup; WRITE=1 into the README)"
 	@echo "  make containers                build the images of section 19.1, run and measure them (needs Docker)"
 	@echo "  make freeze                    write anew which packages those images install"
@@ -54,6 +55,9 @@ check-all: $(VENV)/ready-for-tests
 
 exam: $(VENV)/ready-for-tests
 	@$(PY) -m tests exam $(EX) $(if $(SEED),--seed $(SEED))
+
+grade: $(VENV)/ready
+	@$(PY) -m tests grade "$(call needs,SUBMISSIONS)" $(if $(JOBS),--jobs $(JOBS))
 
 bench: $(VENV)/ready-for-tests
 	@$(PY) -m tests bench $(call needs,EX) $(if $(WRITE),--write)

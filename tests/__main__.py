@@ -46,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     sub = command("exam", "examine the checks: attempts three times over, and mutants", exam, exercise="optional")
     sub.add_argument("--seed", type=int, help="repeat one order")
     sub.add_argument("--only", choices=("attempts", "mutants"), help="one half of the exam")
+    sub = command("grade", "grade a class: a folder that holds one folder or zip per student", grade_class)
+    sub.add_argument("submissions", metavar="DIR", help="results go to DIR/_results; a second run goes on")
+    sub.add_argument("--jobs", type=int, help="how many solutions at a time (default: one per core)")
     command("bench", "measure, side by side in one run", bench, exercise="required").add_argument(
         "--write", action="store_true", help="write the figures into the chapter's README"
     )
@@ -138,6 +141,15 @@ def exam(args: argparse.Namespace) -> int:
     from tests.kit.exam import run_exam
 
     return run_exam(find(args.exercise) if args.exercise else None, args.seed, args.only)
+
+
+def grade_class(args: argparse.Namespace) -> int:
+    """Grade the submissions of a class."""
+    from pathlib import Path
+
+    from tests.kit.grading.grade import grade
+
+    return grade(Path(args.submissions), args.jobs)
 
 
 def bench(args: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ A job is JSON: file, name, folder, env, clock, ready, output, patience_s.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import faulthandler
 import importlib
 import importlib.util
@@ -16,11 +17,13 @@ import io
 import ipaddress
 import json
 import os
+import re
 import select
 import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,6 +31,16 @@ from urllib.parse import urlsplit
 
 HERE = Path(__file__).resolve().parent
 OUTPUT_LIMIT = 64 * 1024 * 1024
+PR_SET_DUMPABLE = 4
+HARMLESS = (sys.prefix, sys.base_prefix, "/usr", "/etc", "/lib", "/lib64", "/dev", "/proc", "/sys", "/tmp")
+TOUCHES = {
+    "open": "open",
+    "os.listdir": "list",
+    "os.scandir": "list",
+    "os.remove": "remove",
+    "os.rename": "rename",
+    "shutil.rmtree": "remove",
+}
 
 
 class CannotStart(Exception):
@@ -84,6 +97,8 @@ def _settle_in(job: dict[str, Any], offset: Any) -> None:
     sys.argv = [job["file"]]
     offset.clock = Clock(Path(job["clock"]))
     sys.addaudithook(only_loopback)
+    if "notes" in job:
+        sys.addaudithook(outside(Path(job["notes"]), (*job["own"], str(Path(job["ready"]).parent))))
     faulthandler.dump_traceback_later(job["patience_s"], file=sys.stderr)
 
 
@@ -107,6 +122,27 @@ def only_loopback(event: str, args: tuple[Any, ...]) -> None:
         pass
     print(f"[check kit] blocked a connection to {name}: only this machine can be reached", file=sys.stderr)
     raise ConnectionRefusedError(f"blocked by the check kit: {name} is not on this machine")
+
+
+def outside(notes: Path, own: tuple[str, ...]) -> Callable[[str, tuple[Any, ...]], None]:
+    """Note which places outside its own a program asks for. The sandbox keeps them from it; this only gives a name."""
+    allowed = tuple(os.path.realpath(path) + os.sep for path in (*own, *HARMLESS))
+    log = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    told: set[str] = set()
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        if event not in TOUCHES or not isinstance(args[0], (str, bytes)) or len(told) >= 20:
+            return
+        path = os.path.realpath(os.fsdecode(args[0]))
+        if event == "os.listdir" and path in sys.path:  # how Python imports
+            return
+        others = re.match(r"/proc/(\d+)/", path)
+        fine = (path + os.sep).startswith(allowed) and (not others or int(others[1]) == os.getpid())
+        if not fine and path not in told:
+            told.add(path)
+            os.write(log, f"tried to {TOUCHES[event]} {path[:300]}\n".encode("utf-8", "backslashreplace"))
+
+    return hook
 
 
 def load(file: Path) -> ModuleType:
@@ -267,6 +303,8 @@ def zygote(offset: Any) -> None:
     """Import what nearly every target needs, then fork for each job; reports `{"pid": …, "status": …}` per exit."""
     import gc
 
+    if os.getpid() == 1:  # in a sandbox: let no target write into this process's pipes by way of /proc
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     warm_up()
     gc.collect()
     gc.freeze()
@@ -277,6 +315,7 @@ def zygote(offset: Any) -> None:
     _report({"warm": True})
     pending = b""
     running: set[int] = set()
+    notes = None
     while True:
         readable, _, _ = select.select([0, woken], [], [])
         if woken in readable:
@@ -288,8 +327,12 @@ def zygote(offset: Any) -> None:
                     break
                 if not pid:
                     break
-                running.discard(pid)
-                _report({"pid": pid, "status": os.waitstatus_to_exitcode(status)})
+                if pid in running:  # a sandbox's first process inherits the orphans of others too
+                    running.discard(pid)
+                    _report({"pid": pid, "status": os.waitstatus_to_exitcode(status)})
+            if not running and (left := _sweep()) and notes:
+                with Path(notes).open("a", encoding="utf-8") as log:
+                    log.write(left)
         if 0 in readable:
             data = os.read(0, 65536)
             if not data:  # the checker has ended, perhaps by force: nothing of it lives on
@@ -298,11 +341,17 @@ def zygote(offset: Any) -> None:
                 return
             *lines, pending = (pending + data).split(b"\n")
             for line in lines:
-                running.add(_fork(json.loads(line), offset, (woken, wake)))
+                job = json.loads(line)
+                notes = job.get("notes")
+                running.add(_fork(job, offset, (woken, wake)))
 
 
 def _fork(job: dict[str, Any], offset: Any, pipe: tuple[int, int]) -> int:
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except BlockingIOError:  # as many processes as there may be
+        _sweep()
+        pid = os.fork()
     if pid:
         _report({"job": job["ready"], "pid": pid})
         return pid
@@ -324,6 +373,15 @@ def _fork(job: dict[str, Any], offset: Any, pipe: tuple[int, int]) -> int:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         os._exit(status)
+
+
+def _sweep() -> str:
+    """Let nothing outlive the last target: what left its group is still in the namespace that this process leads."""
+    if os.getpid() == 1:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+            return "left processes behind\n"
+    return ""
 
 
 def _report(facts: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,11 +35,13 @@ def judge_target(
     at: float | None = None,
     shuffle: random.Random | None = None,
     to_the_end: bool = True,
+    tell: Callable[[Verdict], None] = lambda verdict: None,
 ) -> Judged:
     """Judge a target, to the end or to the first check that is missed; raises CannotRun.
 
     The checks share a process while they are met. Anything else counts only if it also happens in a process that no
-    other check has touched: what one mistake breaks must not be blamed on the next check.
+    other check has touched: what one mistake breaks must not be blamed on the next check. `tell` hears of each verdict
+    once it is final.
     """
 
     def afresh(app: App) -> App:
@@ -49,7 +51,11 @@ def judge_target(
     checks = list(checks)
     if is_tool(checks):
         tool: Any = Tool(target)
-        return Judged([judge(check, tool) for check in checks], [], "")
+        judged = []
+        for check in checks:
+            judged.append(judge(check, tool))
+            tell(judged[-1])
+        return Judged(judged, [], "")
     order = shuffle.sample(checks, len(checks)) if shuffle else checks
     verdicts: dict[str, Verdict] = {}
     app = bench.open(target, at=at)
@@ -63,6 +69,7 @@ def judge_target(
             if (verdict.status == "missed" or app.ended) and not target.url:
                 app = afresh(app)
             verdicts[check.id] = verdict
+            tell(verdict)
             if verdict.status == "missed" and not to_the_end:
                 break
         return Judged([verdicts[check.id] for check in checks if check.id in verdicts], app.manner.notes, app.base)

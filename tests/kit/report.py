@@ -25,13 +25,18 @@ def lines(verdicts: list[Verdict], *, replay: str | None = None) -> list[str]:
 
 
 def block(verdict: Verdict, *, replay: str | None = None) -> list[str]:
+    """Return the facts of a missed check as labelled lines."""
+    return [f"{INDENT}{name:<10}{text}" for name, text in facts(verdict, replay=replay).items()]
+
+
+def facts(verdict: Verdict, *, replay: str | None = None) -> dict[str, str]:
     """Return the facts of a missed check: when, sent, expected, came, and where the chapter asks for it."""
     missed = verdict.missed
     assert missed
     over_http = "http" in verdict.check.needs
     label, nothing = ("sent", "(several requests)") if over_http else ("file", "(none)")
     section, exercise, bullet = _place(verdict.check.chapter)
-    facts = {
+    told = {
         "when": missed.when,
         label: missed.seen.sent() if missed.seen else nothing,
         "expected": missed.expected,
@@ -39,8 +44,8 @@ def block(verdict: Verdict, *, replay: str | None = None) -> list[str]:
         "chapter": f"section {section}, exercise {exercise}" + (f", bullet {bullet}" if bullet else ""),
     }
     if replay is not None and missed.seen and over_http:
-        facts["replay"] = missed.seen.curl(replay)
-    return [f"{INDENT}{name:<10}{text}" for name, text in facts.items()]
+        told["replay"] = missed.seen.curl(replay)
+    return told
 
 
 def summary(verdicts: list[Verdict]) -> str:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.kit.app import App
+from tests.kit.confine import confined
 from tests.kit.target import KEPT, CannotRun, copy_alone
+from tests.kit.tool import beginning
 
 SCRIPT_S = 15.0
 
@@ -46,28 +48,30 @@ def start_alone(app: App, env: Mapping[str, str], dotenv: str = "") -> Iterator[
 def run_script(app: App, env: Mapping[str, str], dotenv: str = "") -> tuple[int | None, str]:
     """Run the target's file as `python FILE`; returns its exit status (None: it kept running) and its output."""
     assert app.target.file
-    with tempfile.TemporaryDirectory(prefix="check-") as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="check-"))
         file = copy_alone(app.target.file, Path(folder) / "alone", dotenv)
         kept = {name: os.environ[name] for name in KEPT if name in os.environ}
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = str(free.getsockname()[1])
         path = {"PYTHONPATH": str(app.target.file.parent), "PYTHONUNBUFFERED": "1"}
         given = {"OPENAI_BASE_URL": app.model.url, "PORT": port}
+        out = stack.enter_context(tempfile.TemporaryFile())
         script = subprocess.Popen(
-            [sys.executable, str(file)],
+            confined([sys.executable, str(file)]),
             cwd=file.parent,
             env={name: value for name, value in (kept | path | given | dict(env)).items() if value},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
+            stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         try:
-            output, _ = script.communicate(timeout=SCRIPT_S)
+            script.wait(timeout=SCRIPT_S)
         except subprocess.TimeoutExpired:
             if hasattr(os, "killpg"):
                 os.killpg(script.pid, signal.SIGKILL)
             script.kill()
-            output, _ = script.communicate()
-            return None, output.decode("utf-8", "backslashreplace")
-        return script.returncode, output.decode("utf-8", "backslashreplace")
+            script.wait()
+            return None, beginning(out)
+        return script.returncode, beginning(out)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.kit.clock import Clock
+from tests.kit.confine import confined, confinement, pid_seen_from_here
 
 CHILD = Path(__file__).with_name("child.py")
 PATIENCE_S = 20.0
@@ -27,6 +28,7 @@ FORK_S = 60.0  # the first one waits for all the imports
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "SYSTEMROOT", "TEMP", "TMP", "TMPDIR", "LD_LIBRARY_PATH", "COMSPEC", "PATHEXT")
 KEYS = ("check-key-a", "check-key-b")
+NO_PROCESS = 2**31 - 1  # above every process id: signals to it reach nobody
 
 
 class CannotRun(Exception):
@@ -183,6 +185,7 @@ class Starter:
             "ready": str(folder / "ready.json"),
             "output": str(folder / "output"),
             "patience_s": patience_s - 1,
+            **{name: value for name, value in confinement().items() if name in ("notes", "own")},
         }
         pid, status = self._launch(job)
         report, ended = _await(Path(job["ready"]), status, patience_s)
@@ -198,7 +201,7 @@ class Starter:
     def _launch(self, job: dict[str, Any]) -> tuple[int, Exited]:
         if not hasattr(os, "fork"):
             status = Exited()
-            popen = subprocess.Popen([sys.executable, str(CHILD), json.dumps(job)])
+            popen = subprocess.Popen(confined([sys.executable, str(CHILD), json.dumps(job)]))
             threading.Thread(target=lambda: status.set(popen.wait()), daemon=True).start()
             return popen.pid, status
         with self._lock:
@@ -213,7 +216,7 @@ class Starter:
             return self._started.pop(job["ready"])
 
     def _warm_up(self) -> None:
-        command = [sys.executable, str(CHILD), "--zygote"]
+        command = confined([sys.executable, str(CHILD), "--zygote"])
         self._zygote = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT)
         self._listener = threading.Thread(target=self._listen, args=(self._zygote,), daemon=True)
         self._listener.start()
@@ -226,7 +229,9 @@ class Starter:
             with self._news:
                 if "job" in news:
                     status = self._running[news["pid"]] = Exited()
-                    self._started[news["job"]] = news["pid"], status
+                    with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # ended before it was looked up
+                        self._started[news["job"]] = pid_seen_from_here(zygote.pid, news["pid"]), status
+                    self._started.setdefault(news["job"], (NO_PROCESS, status))
                 elif "status" in news:
                     self._running.pop(news["pid"]).set(news["status"])
                 self._news.notify_all()

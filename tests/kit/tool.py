@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from tests.kit.confine import confined
 from tests.kit.contract import Check
 from tests.kit.target import KEPT, CannotRun, Target
 
@@ -76,26 +77,34 @@ class Tool:
         env = {name: os.environ[name] for name in KEPT if name in os.environ} | {"PYTHONDONTWRITEBYTECODE": "1"}
         before = set(folder.rglob("*"))
         for arguments in ([str(folder)], []):  # a script without arguments looks at the folder it is in
-            command = [sys.executable, str(self.file), *arguments]
-            try:
-                ran = subprocess.run(
-                    command, cwd=folder, env=env, capture_output=True, text=True, errors="replace", timeout=TOOL_S,
-                    stdin=subprocess.DEVNULL, check=False,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                raise CannotRun(f"{self.file.name} was still busy after {TOOL_S:.0f} s") from None
+            command = confined([sys.executable, str(self.file), *arguments])
+            with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+                try:
+                    ran = subprocess.run(
+                        command, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, timeout=TOOL_S,
+                        check=False,
+                    )  # fmt: skip
+                except subprocess.TimeoutExpired:
+                    raise CannotRun(f"{self.file.name} was still busy after {TOOL_S:.0f} s") from None
+                stdout, stderr = beginning(out), beginning(err)
             if ran.returncode != 2:
                 break
-        if "Traceback (most recent call last)" in ran.stderr:
-            raise CannotRun(f"{self.file.name} stopped: {ran.stderr.strip().splitlines()[-1]}")
+        if "Traceback (most recent call last)" in stderr:
+            raise CannotRun(f"{self.file.name} stopped: {stderr.strip().splitlines()[-1]}")
         written = [p for p in sorted(set(folder.rglob("*")) - before) if p.suffix in REPORTS]
-        texts = [ran.stdout, ran.stderr, *(p.read_text(encoding="utf-8", errors="replace") for p in written)]
+        texts = [stdout, stderr, *(p.read_text(encoding="utf-8", errors="replace") for p in written)]
         return Ran(f"python {self.file.name} agent/", "\n".join(t for t in texts if t), ran.returncode)
 
     def news(self, files: Mapping[str, str], without: Mapping[str, str]) -> tuple[list[str], Ran]:
         """Return the lines that the tool says of these files and not of the others."""
         ran, known = self.run(files), set(self.run(without).output.splitlines())
         return [line for line in ran.output.splitlines() if line.strip() and line not in known], ran
+
+
+def beginning(file: IO[bytes], size: int = 5_000_000) -> str:
+    """Return what a program has written into a file, as far as anybody would read."""
+    file.seek(0)
+    return file.read(size).decode("utf-8", "replace").replace("\r\n", "\n")
 
 
 def is_tool(checks: list[Check]) -> bool:
