@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import json
 import re
+import ssl
 import threading
+import tomllib
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
+import yaml  # type: ignore[import-untyped]
 from exercise_1_19_3_solution import (
     CLOUD_RUN_GRACE_S,
     LOCAL,
@@ -195,6 +202,87 @@ def test_fetch_sends_and_reads_one_request(server: str) -> None:
     assert TIMEOUT_S == 90
 
 
+@contextlib.contextmanager
+def tls_server(certificate: trustme.LeafCert) -> Iterator[str]:
+    """Serve over TLS what a good service answers."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+            answer = service(self.command, f"{URL}{self.path}", {"X-API-Key": self.headers["X-API-Key"]}, body)
+            self.send_response(answer.status)
+            self.end_headers()
+            self.wfile.write(answer.body.encode())
+
+        do_GET = do_POST
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    class Server(HTTPServer):
+        def handle_error(self, *args: object) -> None:
+            """Say nothing of a client that turns away."""
+
+    service = Service()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    with Server(("127.0.0.1", 0), Handler) as httpd:
+        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"https://127.0.0.1:{httpd.server_port}"
+        httpd.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """Return an authority that this process trusts."""
+    trusted = trustme.CA()
+    trusted.cert_pem.write_to_path(str(tmp_path / "trusted.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "trusted.pem"))
+    return trusted
+
+
+def test_tls_with_a_trusted_certificate_is_fine(authority: trustme.CA, capsys: pytest.CaptureFixture[str]) -> None:
+    with tls_server(authority.issue_cert("127.0.0.1")) as url:
+        assert main(["verify", url, "--key", "k"]) == 0
+    out = capsys.readouterr().out
+    assert "| TLS | ok | https, on this machine |" in out
+    assert "| a chat | ok | 200 |" in out
+
+
+@pytest.mark.parametrize("wrong", ["expired", "another name", "another authority"])
+def test_failure_a_certificate_that_proves_nothing_is_found_and_no_key_is_sent(
+    authority: trustme.CA, wrong: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    yesterday = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1)
+    certificate, words = {
+        "expired": (authority.issue_cert("127.0.0.1", not_after=yesterday), "certificate has expired"),
+        "another name": (authority.issue_cert("127.0.0.2"), "IP address mismatch"),
+        "another authority": (trustme.CA().issue_cert("127.0.0.1"), "unable to get local issuer"),
+    }[wrong]
+    with tls_server(certificate) as url:
+        assert main(["verify", url, "--key", "k"]) == 1
+    findings = [line for line in capsys.readouterr().out.splitlines() if "| ok |" in line or "NOT OK" in line]
+    assert len(findings) == 1
+    assert findings[0].startswith("| TLS | NOT OK |") and words in findings[0]
+
+
+def test_failure_plain_http_where_tls_is_spoken_and_the_reverse(
+    authority: trustme.CA, server: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", server.replace("http://", "https://"), "--key", "k"]) == 1
+    assert "| TLS | NOT OK | " in capsys.readouterr().out
+    with (
+        tls_server(authority.issue_cert("127.0.0.1")) as url,
+        pytest.raises(SystemExit) as stopped,
+    ):
+        main(["verify", url.replace("https://", "http://"), "--key", "k"])
+    assert stopped.value.code == 2
+    assert "does not answer" in capsys.readouterr().err
+
+
 def test_failure_nobody_there_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
     for url, words in (("http://127.0.0.1:1", "does not answer"), ("ftp://x", "not an address")):
         with pytest.raises(SystemExit) as stopped:
@@ -294,6 +382,88 @@ def test_what_a_platform_does_unless_told_otherwise(tmp_path: Path) -> None:
     assert list(platform_files(tmp_path)) == defaults
     found = asked(tmp_path, deploy=tmp_path)
     assert found["Render: health path"] == Finding("Render: health path", False, "none")
+
+
+# What the platforms' references know of what we use, key by key: render.com/docs/blueprint-spec,
+# fly.io/docs/reference/configuration, docs.railway.com/config-as-code/reference and
+# cloud.google.com/run/docs/reference/yaml/v1.
+SECRET = {"name": str, "value": str, "valueFrom": {"secretKeyRef": {"name": str, "key": str}}}
+KNOWN: dict[str, dict[str, Any]] = {
+    "render.yaml": {
+        "services": [
+            {
+                "type": str, "name": str, "runtime": str, "plan": str, "dockerfilePath": str, "dockerContext": str,
+                "healthCheckPath": str, "maxShutdownDelaySeconds": int,
+                "envVars": [{"key": str, "value": str, "sync": bool, "generateValue": bool}],
+            }
+        ]
+    },
+    "fly.toml": {
+        "app": str, "primary_region": str, "kill_signal": str, "kill_timeout": str,
+        "build": {"dockerfile": str}, "env": {"ENVIRONMENT": str, "PORT": str},
+        "http_service": {
+            "internal_port": int, "force_https": bool, "auto_stop_machines": str, "auto_start_machines": bool,
+            "min_machines_running": int,
+            "checks": [{"method": str, "path": str, "interval": str, "timeout": str, "grace_period": str}],
+        },
+    },
+    "railway.json": {
+        "$schema": str, "build": {"builder": str, "dockerfilePath": str},
+        "deploy": {
+            "healthcheckPath": str, "healthcheckTimeout": int, "drainingSeconds": int, "restartPolicyType": str,
+        },
+    },
+    "cloudrun.yaml": {
+        "apiVersion": str, "kind": str, "metadata": {"name": str},
+        "spec": {
+            "template": {
+                "metadata": {"annotations": {"autoscaling.knative.dev/maxScale": str}},
+                "spec": {
+                    "containerConcurrency": int, "timeoutSeconds": int,
+                    "containers": [
+                        {
+                            "image": str, "ports": [{"containerPort": int}], "env": [SECRET],
+                            "startupProbe": {"httpGet": {"path": str}},
+                        }
+                    ],
+                },
+            }
+        },
+    },
+}  # fmt: skip
+
+
+def unknown(value: Any, known: Any, where: str) -> Iterator[str]:
+    """Yield what a platform's reference does not know, by name or by type."""
+    if isinstance(known, dict):
+        yield from (f"{where}.{key}" for key in value if key not in known)
+        for key in value.keys() & known.keys():
+            yield from unknown(value[key], known[key], f"{where}.{key}")
+    elif isinstance(known, list):
+        for item in value:
+            yield from unknown(item, known[0], where)
+    elif type(value) is not known:
+        yield f"{where}: {value!r}"
+
+
+def test_the_platforms_files_hold_only_keys_and_types_that_the_platforms_know() -> None:
+    parse = {".yaml": yaml.safe_load, ".toml": tomllib.loads, ".json": json.loads}
+    files = {path.name: parse[path.suffix](path.read_text(encoding="utf-8")) for path in DEPLOY.iterdir()}
+    assert files.keys() == KNOWN.keys()
+    assert [one for name, data in files.items() for one in unknown(data, KNOWN[name], name)] == []
+    assert files["render.yaml"]["services"][0]["maxShutdownDelaySeconds"] <= 300, "the most that Render allows"
+    assert files["render.yaml"]["services"][0]["plan"] != "free", "Render's free plan takes no maxShutdownDelaySeconds"
+    assert int(files["fly.toml"]["kill_timeout"].removesuffix("s")) <= 300, "the most that Fly.io allows"
+    assert files["railway.json"]["build"]["builder"] == "DOCKERFILE"
+    assert (files["cloudrun.yaml"]["apiVersion"], files["cloudrun.yaml"]["kind"]) == (
+        "serving.knative.dev/v1",
+        "Service",
+    )
+    railway = files["railway.json"] | {"deploy": {"drainingSeconds": "120", "gracePeriod": 1}}
+    assert sorted(unknown(railway, KNOWN["railway.json"], "r")) == [
+        "r.deploy.drainingSeconds: '120'",
+        "r.deploy.gracePeriod",
+    ]
 
 
 def test_the_platforms_files_fit_the_image() -> None:

@@ -21,6 +21,7 @@ import contextlib
 import http.client
 import json
 import re
+import ssl
 import statistics
 import time
 import tomllib
@@ -83,8 +84,12 @@ def verify(url: str, key: str, *, limit: int = 0, fetch: Fetch = fetch) -> Itera
     """Ask a deployed service; with `limit`, also whether request number `limit` + 1 within a minute is a 429."""
     parts = urlsplit(url)
     local = parts.hostname in ("127.0.0.1", "localhost", "::1")
+    try:
+        first = fetch("GET", f"{url}/health")
+    except ssl.SSLError as error:  # nothing more is asked of somebody who cannot say who they are
+        yield Finding("TLS", False, getattr(error, "verify_message", "") or error.reason)
+        return
     yield Finding("TLS", parts.scheme == "https" or local, f"{parts.scheme}{', on this machine' if local else ''}")
-    first = fetch("GET", f"{url}/health")
     version = re.search(r'"version"\s*:\s*"([^"]*)"', first.body)
     yield Finding("health", first.status == 200, f"{first.status} {version[1] if version else '(names no version)'}")
     yield Finding("cold start", None, f"{first.seconds * 1000:.0f} ms to the first answer")
@@ -197,7 +202,7 @@ def main(argv: list[str] | None = None) -> int:
             requirements = CHAPTER / "exercise_1_requirements.txt"
             dockerfile, ignored = CHAPTER / "exercise_2_Dockerfile", ROOT / ".dockerignore"
             findings = list(preflight(dockerfile, requirements, ignored, CHAPTER / "deploy"))
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
         parser.exit(2, f"{url} does not answer: {error}\nIs it up, and is the address right?\n")
     demo.say((__doc__ or "").splitlines()[0] + "\n")
     for line in notes(url if args.what == "verify" else None, findings).splitlines():
