@@ -46,7 +46,6 @@ def _as_message(item: Any) -> Any:
 
 def as_response(completion: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
     """Return a chat completion in the shape of a response."""
-    usage = completion["usage"]
     number = completion["id"].rpartition("-")[2]
     return {
         "id": f"resp_stand_in_{number}",
@@ -68,13 +67,19 @@ def as_response(completion: dict[str, Any], body: dict[str, Any]) -> dict[str, A
         "tools": [],
         "top_p": body.get("top_p", 1.0),
         "truncation": "disabled",
-        "usage": {
-            "input_tokens": usage["prompt_tokens"],
-            "input_tokens_details": {"cache_write_tokens": 0, "cached_tokens": 0},
-            "output_tokens": usage["completion_tokens"],
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": usage["total_tokens"],
-        },
+        "usage": _usage(completion.get("usage")),
+    }
+
+
+def _usage(usage: dict[str, Any] | None) -> dict[str, Any] | None:
+    if usage is None:
+        return None
+    return {
+        "input_tokens": usage["prompt_tokens"],
+        "input_tokens_details": {"cache_write_tokens": 0, "cached_tokens": 0},
+        "output_tokens": usage["completion_tokens"],
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage["total_tokens"],
     }
 
 

@@ -207,7 +207,7 @@ def test_the_clock_is_moved_in_every_idiom(tmp_path: Path, bench: Bench) -> None
 
 
 CLOCKS = """
-import asyncio, datetime, time
+import asyncio, datetime, logging, time
 from datetime import datetime as dt
 from time import monotonic, time as now
 from fastapi import Body, FastAPI
@@ -230,7 +230,15 @@ async def clocks():
         "utcnow": (dt.utcnow() - datetime.datetime(2020, 1, 1)).total_seconds(),
         "strftime": time.mktime(time.strptime(time.strftime("%Y-%m-%d %H:%M:%S"), "%Y-%m-%d %H:%M:%S")),
         "localtime": time.mktime(time.localtime()),
+        "asctime": time.mktime(time.strptime(logging.Formatter().formatTime(record()), "%Y-%m-%d %H:%M:%S,%f")),
+        "in a class": Held().now(),
     }
+
+class Held:
+    now = time.time
+
+def record():
+    return logging.makeLogRecord({"created": time.time(), "msecs": 0})
 
 @app.post("/sleep")
 def sleep(seconds: float = Body()):

@@ -1,8 +1,9 @@
 """19.3.3: a deployment guide, read as it stands; a folder with a DEPLOYMENT.md, or the file.
 
-Readings accepted: any wording and order of headings; steps as a numbered list, as headings or as commands; variables as
-a table, a list or definitions; a click path in a platform's dashboard in place of a command. The form is checked; read
-the content yourself: only somebody who does not know the project can tell whether it leads them there.
+Readings accepted: any wording and order of headings, or a step or label in their place; steps as a numbered list, as
+headings or as commands; variables as a table, a list, definitions, headings or a commented block; a click path in a
+platform's dashboard in place of a command. The form is checked; read the content yourself: only somebody who does not
+know the project can tell whether it leads them there.
 """
 
 from __future__ import annotations
@@ -36,12 +37,33 @@ def section(app: Files, words: str, what: str, *, when: str) -> Section:
     sections = document(app)
     found = [s for s in sections if re.search(words, s.title, re.IGNORECASE) and s.level > (len(sections) > 2)]
     found = found or [s for s in sections[2:] if re.search(words, s.title, re.IGNORECASE)]
+    found = found or [s for s in sections[1:] if not s.inner and any(_told(line, words) for line in s.items + s.prose)]
     headings = ", ".join(s.title for s in sections if s.title)
     place = Place(sections[0].place.file)
     expect(
         bool(found), when=when, expected=f"a heading about {what}", came=f"headings: {headings or 'none'}", seen=place
     )
     return max(found, key=lambda s: len(s.items) + len(s.commands))
+
+
+def _told(line: str, words: str) -> bool:
+    """Tell whether a line says it without a heading of its own: as a step with its command, or after a label."""
+    lead = line.partition(":")[0]
+    return bool(re.search(words, lead, re.I)) and (":" in line or "`" in line) and len(line.split()) >= 4
+
+
+def explained(found: Section, whole: list[Section]) -> list[str]:
+    """Return the lines that explain a variable: items, sentences, headings with their text, comments in code."""
+    lines = [line for line in (*found.items, *found.prose) if NAME.search(line)]
+    under = [s for s in whole if s.title in found.inner and NAME.search(s.title)]
+    lines += [f"{s.title} {' '.join((*s.prose, *s.items))}" for s in under]
+    comment = ""
+    for line in (line for block in found.code for line in block.text.splitlines()):
+        name, _, beside = line.partition("#")
+        if NAME.search(name) and len(f"{comment} {beside}".split()) >= 2:
+            lines.append(f"{name} {comment} {beside}")
+        comment = line.strip("# ") if line.strip().startswith("#") else ""
+    return lines
 
 
 def acts(found: Section) -> list[str]:
@@ -100,7 +122,7 @@ def steps(app: Files) -> None:
 def variables(app: Files) -> None:
     when = "somebody sets up the environment"
     found = section(app, r"variable|environment|config|setting|secrets?\b", "environment variables", when=when)
-    lines = [line for line in (*found.items, *found.prose) if NAME.search(line)]
+    lines = explained(found, document(app))
     named = {name for line in lines for name in NAME.findall(line)}
     expect(
         "OPENAI_API_KEY" in named, when=when, expected="OPENAI_API_KEY", came=", ".join(sorted(named)), seen=found.place
@@ -149,7 +171,8 @@ def no_values(app: Files) -> None:
 )
 def verification(app: Files) -> None:
     when = "the deployment has run through"
-    found = section(app, r"verif|check|smoke|test|confirm|did it work|success", "how to verify", when=when)
+    words = r"verif|check|smoke|test|confirm|work|success|is it (?:up|live|running)|healthy?\b"
+    found = section(app, words, "how to verify", when=when)
     expect(bool(acts(found)), when=when, expected="a command that asks the service", came="none", seen=found.place)
     outcome = (
         r"\b(?:[2345]\d\d|ok|healthy|expect\w*|should|must|answers?|returns?|responds?|prints?|shows?|see|fails?)\b"
@@ -176,9 +199,8 @@ def verification(app: Files) -> None:
 )
 def roll_back(app: Files) -> None:
     when = "the new version does not work"
-    found = section(
-        app, r"roll(?:ing)?[ -]?back|revert|undo|go(?:es)? wrong|previous version", "rolling back", when=when
-    )
+    words = r"roll(?:ing|ed)?[ -]?back|revert|undo|wrong|go(?:ing)? back|previous|restore|breaks"
+    found = section(app, words, "rolling back", when=when)
     expect(
         bool(acts(found)),
         when=when,

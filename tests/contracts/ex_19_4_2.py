@@ -1,9 +1,10 @@
 """19.4.2: GET /metrics with rates, the 95th percentile, errors and tokens.
 
-Readings accepted: any path with "metric" or "dashboard" in it; any shape of JSON, since numbers are found by known
-traffic; requests per minute as a list or as one average over 5 minutes, calendar minutes or sliding ones, with or
-without the requests for the metrics themselves; any definition of the percentile, in seconds or milliseconds; errors by
-status, by type or by text, since the start; tokens as input, output or total; conversation, session or thread.
+Readings accepted: any path with "metric" or "dashboard" in it; any shape of JSON, or lines of text as Prometheus reads
+them, since numbers are found by known traffic; requests per minute as a list or as one average over 5 minutes, calendar
+minutes or sliding ones, with or without the requests for the metrics themselves; any definition of the percentile, in
+seconds or milliseconds; errors by status, by type or by text, since the start; tokens as input, output or total;
+conversation, session or thread.
 """
 
 from __future__ import annotations
@@ -46,16 +47,33 @@ def metrics_path(app: App) -> str:
 
 
 def metrics(app: App, path: str | None = None) -> tuple[Exchange, Any]:
-    """Ask for the metrics; return the exchange and its JSON."""
+    """Ask for the metrics; return the exchange and its JSON, or its lines as if they were JSON."""
     path = path or metrics_path(app)
     exchange = app.send("GET", path, key=app.key, headers={"Accept": "application/json"})
+    seen = exchange.json()
+    if not isinstance(seen, (dict, list)):
+        seen = from_text(exchange.text)
     expect(
-        exchange.status == 200 and isinstance(exchange.json(), (dict, list)),
+        exchange.status == 200 and bool(seen),
         when="after some messages",
-        expected="200 with the metrics as JSON",
+        expected="200 with the metrics as JSON (or as text, a name and a number in each line)",
         seen=exchange,
     )
-    return exchange, exchange.json()
+    return exchange, seen
+
+
+def from_text(text: str) -> dict[str, Any]:
+    """Return the lines of a text or the rows of a page as a mapping: `name 1`, `name: 1 s` or `name{label="x"} 1`."""
+    text = re.sub(r"</(?:tr|li|p|div|dd|h\d|pre)>|<br */?>", "\n", re.sub(r"\s*</(?:td|th|dt)>\s*", " ", text))
+    found: dict[str, Any] = {}
+    for line in re.sub(r"<[^>\n]*>", "", text).splitlines():
+        if match := re.fullmatch(r"\s*([^#{]*?)(\{.*\})?[\s:=]+(-?\d+(?:\.\d+)?(?:e-?\d+)?) *(?:ms|s|%)?\s*", line):
+            name, labels, number = match.groups()
+            if labels:
+                found.setdefault(name, {})[labels] = float(number)
+            else:
+                found[name] = float(number)
+    return found
 
 
 def numbers(value: Any, path: Path = ()) -> Iterator[tuple[Path, float]]:

@@ -1,9 +1,10 @@
 """19.4.3: alerts on the error rate and on the response time, and not too many of them.
 
-Readings accepted: an alert is a log line (or printed line) that says "alert", "error rate" or, as a warning, "response
-time", "latency" or "slow"; or an entry more at a GET endpoint with "alert" in its path. Lines that say resolved,
-suppressed or skipped are none. An alert may take several lines. The average may be that of the last 10 requests, of
-more, or of all. Below ten requests an app may alert or not. A failure is an answer with a status of 500 or more.
+Readings accepted: an alert is a log line (or printed line) that says "alert", "error rate", "too many errors" or, as a
+warning or with "exceeds", "above" or "too high", "response time", "latency" or "slow"; or an entry more at a GET
+endpoint with "alert" in its path. Lines that say resolved, suppressed or skipped are none. An alert may take several
+lines. The average may be that of the last 10 requests, of more, or of all. Below ten requests an app may alert or not.
+A failure is an answer with a status of 500 or more.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ RARELY = "Rate-limits alerts (no more than 1 alert per 5 minutes for the same is
 
 WRITTEN_S = 0.4
 QUIET_S = 0.05
-ALERT = re.compile(r"alert|(error|failure)[ _-]?rate", re.IGNORECASE)
-WARNING = re.compile(r"warn|error|critical", re.IGNORECASE)
+ALERT = re.compile(r"alert|(error|failure)[ _-]?rate|(too many|more than \d+ ?%).*(error|fail)", re.IGNORECASE)
+WARNING = re.compile(r"warn|error|critical|exceed|threshold|above|too (high|long|slow)", re.IGNORECASE)
 TOO_SLOW = re.compile(r"response[ _-]?time|latency|slow", re.IGNORECASE)
 NO_ALERT = re.compile(
     r"resolved|recover|suppress|skip|cool[ _-]?down|throttl|rate[ _-]?limit|\" \d{3} |HTTP/1", re.IGNORECASE
@@ -183,10 +184,13 @@ def alerts_at_all(app: App) -> None:
 )
 def error_rate(app: App) -> None:
     alerts = calm(app)
-    exchange = fail(app, 6)
+    for _ in range(2):
+        fail(app, 2)
+        work(app, 1)
+    exchange = fail(app, 2)
     expect(
         alerts.count() > 0,
-        when="after 20 requests that worked and 6 at which the model failed",
+        when="after 20 requests that worked: two failed, one worked, two failed, one worked, two failed",
         expected="an alert: a log line with the word, or an entry at GET /alerts",
         came=alerts.text(),
         seen=exchange,

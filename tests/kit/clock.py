@@ -69,13 +69,17 @@ def install() -> _Offset:
     offset = _Offset()
     real: dict[str, Any] = {name: getattr(time, name) for name in dir(time)}
 
+    def patch(name: str, moved: Any) -> None:
+        # as a builtin, it stays a function where a class holds it: logging.Formatter.converter is time.localtime
+        setattr(time, name, staticmethod(moved))
+
     for name in ("time", "monotonic", "perf_counter"):
-        setattr(time, name, lambda read=real[name]: read() + offset())
-        setattr(time, f"{name}_ns", lambda read=real[f"{name}_ns"]: read() + int(offset() * 1e9))
+        patch(name, lambda read=real[name]: read() + offset())
+        patch(f"{name}_ns", lambda read=real[f"{name}_ns"]: read() + int(offset() * 1e9))
     for name in ("localtime", "gmtime", "ctime"):
-        setattr(time, name, lambda seconds=None, f=real[name]: f(time.time() if seconds is None else seconds))
-    time.strftime = lambda format, t=None: real["strftime"](format, time.localtime() if t is None else t)
-    time.asctime = lambda t=None: real["asctime"](time.localtime() if t is None else t)
+        patch(name, lambda seconds=None, f=real[name]: f(time.time() if seconds is None else seconds))
+    patch("strftime", lambda format, t=None: real["strftime"](format, time.localtime() if t is None else t))
+    patch("asctime", lambda t=None: real["asctime"](time.localtime() if t is None else t))
 
     def sleep(seconds: Any) -> None:
         if seconds < 0:
@@ -84,7 +88,7 @@ def install() -> _Offset:
         while (left := end - time.monotonic()) > 0:
             real["sleep"](min(left, _SLEEP_SLICE_S))
 
-    time.sleep = sleep
+    patch("sleep", sleep)
     return offset
 
 

@@ -93,6 +93,11 @@ def parts(text: str) -> Iterator[tuple[str, int, str]]:
                 number += 1
             number += 1
             yield "code", start, fence[2] + "\n" + "\n".join(block)
+        elif re.match(r"(?: {4}|\t)\s*\S", line) and _after_a_gap(lines, number - 1):
+            start = number - 1
+            while number < len(lines) and re.match(r" {4}|\t|\s*$", lines[number]):
+                number += 1
+            yield "code", start, "\n" + "\n".join(lines[start:number]).rstrip()
         elif re.match(r" {0,3}#{1,6} ", line):
             yield "heading", number, line.strip().rstrip("#").rstrip()
         elif (
@@ -102,6 +107,9 @@ def parts(text: str) -> Iterator[tuple[str, int, str]]:
             and "|" not in line
         ):
             yield "heading", number, ("# " if "=" in lines[number] else "## ") + line.strip()
+            number += 1
+        elif line.strip() and number < len(lines) and (definition := re.match(r":\s+(.*)", lines[number])):
+            yield "bullets", number, f"{line.strip()}: {definition[1]}"
             number += 1
         elif match := re.match(r"\s*\d+[.)]\s+(.*)", line):
             yield "numbered", number, match[1]
@@ -113,3 +121,10 @@ def parts(text: str) -> Iterator[tuple[str, int, str]]:
             yield "row", number, line
         elif line.strip():
             yield "prose", number, line
+
+
+def _after_a_gap(lines: list[str], index: int) -> bool:
+    """Tell whether an indented line begins a code block: after an empty line, and not within an item of a list."""
+    above = [line for line in lines[:index] if line.strip() and not line.startswith((" ", "\t"))]
+    in_list = bool(above and re.match(r"(?:\d+[.)]|[-*+])\s", above[-1]))
+    return index > 0 and not lines[index - 1].strip() and not in_list

@@ -24,9 +24,7 @@ class ChatRequest(BaseModel):
 
 
 def ask_model(message: str) -> str:
-    completion = client.chat.completions.create(
-        model="gpt-4o-mini", messages=[{"role": "user", "content": message}]
-    )
+    completion = client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": message}])
     return completion.choices[0].message.content
 
 
@@ -43,6 +41,7 @@ class SemanticCache:
     def set(self, message, response):
         client.embeddings.create(model="text-embedding-3-small", input=message)
         self.entries[message.strip()] = response
+
 
 cache = SemanticCache()
 
