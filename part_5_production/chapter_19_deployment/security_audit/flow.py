@@ -1,7 +1,8 @@
 """Where a value goes: expressions of a syntax tree that carry it on."""
 
 import ast
-from collections.abc import Callable, Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from security_audit.findings import words
@@ -49,12 +50,16 @@ def keywords(call: ast.Call) -> dict[str, ast.expr]:
     return {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
 
 
-def own_nodes(scope: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes of a scope in order, without those of the functions in it."""
-    for child in ast.iter_child_nodes(scope):
-        yield child
-        if not isinstance(child, Function):
-            yield from own_nodes(child)
+@functools.lru_cache(maxsize=1000)  # every rule asks for the same scopes, file by file
+def own_nodes(scope: ast.AST) -> tuple[ast.AST, ...]:
+    """Return the nodes of a scope in order, without those of the functions in it."""
+    found: list[ast.AST] = []
+    left = list(ast.iter_child_nodes(scope))[::-1]
+    while left:
+        found.append(node := left.pop())
+        if not isinstance(node, Function):
+            left += list(ast.iter_child_nodes(node))[::-1]
+    return tuple(found)
 
 
 def targets_of(node: ast.Assign | ast.AnnAssign | ast.AugAssign | ast.NamedExpr) -> list[ast.expr]:

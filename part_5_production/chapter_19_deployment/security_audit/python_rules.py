@@ -11,7 +11,7 @@ from functools import partial
 
 from security_audit.findings import words
 from security_audit.flow import Flow, Function, constant, keywords, last, own_nodes, targets_of
-from security_audit.hidden import names_secret, secret_value
+from security_audit.hidden import names_secret, secret_value, secrets_in
 from security_audit.source import Source
 
 LEVELS = words("levels")
@@ -42,6 +42,7 @@ class PythonFile:
         self.nodes = list(ast.walk(tree))
         self.functions = [node for node in self.nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
         self.serves = any(map(self.is_route, self.functions))
+        self.added = [n for n in self.nodes if isinstance(n, ast.Call) and last(n) == "add_exception_handler"]
         self.aliases: dict[str, str] = {}
         for node in self.nodes:
             if isinstance(node, ast.Import):
@@ -112,10 +113,12 @@ class PythonFile:
         for node in self.nodes:
             if id(node) not in inner and (text := constant(node)):
                 self.source.find_secrets(text, line_of(node))
-        with contextlib.suppress(tokenize.TokenError, SyntaxError):
-            for token in tokenize.generate_tokens(io.StringIO(self.source.text).readline):
-                if token.type == tokenize.COMMENT:
-                    self.source.find_secrets(token.string, token.start[0])
+        behind = "\n".join(line.partition("#")[2] for line in self.source.lines)
+        if any(secrets_in(behind)):  # only then is it worth telling comments from strings
+            with contextlib.suppress(tokenize.TokenError, SyntaxError):
+                for token in tokenize.generate_tokens(io.StringIO(self.source.text).readline):
+                    if token.type == tokenize.COMMENT:
+                        self.source.find_secrets(token.string, token.start[0])
         for name, value in self.named():
             text = constant(value)
             if names_secret(name) and text and secret_value(name, text):
@@ -241,15 +244,15 @@ class PythonFile:
     def returned(self) -> None:
         """Secrets of the settings or the environment in what a route answers."""
         for function in self.functions:
-            flow = Flow(
-                function,
-                partial(self.is_ours, {a.arg for a in ast.walk(function) if isinstance(a, ast.arg)}),
-                built=True,
-            )
-            for node in own_nodes(function):
-                sent: list[ast.expr | None] = [*responses(node)]
-                if isinstance(node, (ast.Return, ast.Yield)) and self.is_route(function):
-                    sent = [node.value]
+            route = self.is_route(function)
+            sinks = [
+                (node, sent) for node in own_nodes(function) if (sent := sent_by(node, returned=route, yielded=route))
+            ]
+            if not sinks:
+                continue
+            local = {a.arg for a in ast.walk(function) if isinstance(a, ast.arg)}
+            flow = Flow(function, partial(self.is_ours, local), built=True)
+            for node, sent in sinks:
                 if any(map(flow.hot, sent)):
                     self.source.find("secret-in-response", line_of(node))
 
@@ -266,6 +269,8 @@ class PythonFile:
         for function in self.functions:
             kinds = self.handled_by(function)
             answers = self.is_route(function) or bool(kinds)
+            if not any(sent_by(node, returned=answers, yielded=self.serves) for node in own_nodes(function)):
+                continue
             later: set[str] = set()  # what broad handlers leave behind for the rest of the function
             for handler in (n for n in own_nodes(function) if isinstance(n, ast.ExceptHandler)):
                 names = {handler.name} if handler.name else set()
@@ -285,15 +290,12 @@ class PythonFile:
         """Return the errors that a function answers for, as it was decorated or added."""
         calls = [d for d in function.decorator_list if isinstance(d, ast.Call)]
         kinds = [d.args[0] if d.args else None for d in calls if last(d) in ("exception_handler", "errorhandler")]
-        added = [n for n in self.nodes if isinstance(n, ast.Call) and last(n) == "add_exception_handler"]
-        return kinds + [n.args[0] for n in added if len(n.args) == 2 and last(n.args[1]) == function.name]
+        return kinds + [n.args[0] for n in self.added if len(n.args) == 2 and last(n.args[1]) == function.name]
 
     def leaks(self, scope: ast.AST, flow: Flow, *, answers: bool, meant: int) -> None:
         """Note where a scope sends an error's words; one of ours is `meant` for clients up to some status."""
         for node in own_nodes(scope):
-            sent: list[ast.expr | None] = [*responses(node)]
-            if (isinstance(node, ast.Return) and answers) or (isinstance(node, ast.Yield) and self.serves):
-                sent = [node.value]
+            sent = sent_by(node, returned=answers, yielded=self.serves)
             codes = [code for part in (node, *sent) if isinstance(part, ast.Call) for code in status_codes(part)]
             if any(map(flow.hot, sent)) and max(codes, default=400) > meant:
                 self.source.find("error-leak", line_of(node))
@@ -436,6 +438,13 @@ def broad(kind: ast.AST | None) -> bool:
 def builtin(kind: ast.AST | None) -> bool:
     """Tell whether an except clause names one of Python's own errors, which anything may raise."""
     return any(hasattr(builtins, name) for name in names_of(kind))
+
+
+def sent_by(node: ast.AST, *, returned: bool, yielded: bool) -> list[ast.expr | None]:
+    """Return what a node sends to a client: as it returns, as it yields, or in a response that it makes."""
+    if (isinstance(node, ast.Return) and returned) or (isinstance(node, ast.Yield) and yielded):
+        return [node.value]
+    return [*responses(node)]
 
 
 def responses(node: ast.AST) -> list[ast.expr]:
