@@ -38,7 +38,6 @@ class NewestOnly(AsyncSqliteSaver):
         async with self.lock:
             await self.conn.execute(f"DELETE FROM checkpoints {where}", kept)  # noqa: S608  (both are constants)
             await self.conn.execute(f"DELETE FROM writes {where}", kept)  # noqa: S608  (both are constants)
-            await self.conn.commit()
         return saved
 
 
@@ -59,7 +58,9 @@ async def open_sqlite(config: Production, rest: dict[str, Any]) -> AsyncIterator
     """Open the file; everything but the saver writes through connections of its own."""
     costs = CostDashboard(config.state_db, monthly_budget_usd=config.monthly_budget_usd)
     try:
-        async with aiosqlite.connect(config.state_db, timeout=5.0) as db:
+        # isolation_level None: every statement commits. A turn that is cancelled between a statement and its commit would
+        # otherwise leave a transaction open, and lock out everybody else.
+        async with aiosqlite.connect(config.state_db, timeout=5.0, isolation_level=None) as db:
             await db.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {SCHEMA}")
             saver = NewestOnly(db)
             await saver.setup()
@@ -77,7 +78,6 @@ async def open_sqlite(config: Production, rest: dict[str, Any]) -> AsyncIterator
                     else:
                         query = "INSERT OR REPLACE INTO conversation_index VALUES (?, ?, ?, ?, ?)"
                         await db.execute(query, (owner, row.id, row.number, row.created_at, row.last_turn_at))
-                    await db.commit()
 
             async def check() -> None:
                 await db.execute_fetchall("SELECT 1")

@@ -181,9 +181,18 @@ class LocalCounters:
 async def open_stores(config: Production) -> AsyncIterator[Stores]:
     """Open what the settings ask for, and close it; the packages of the scaled ones are imported only then."""
     async with contextlib.AsyncExitStack() as stack:
-        from production.sqlite_stores import open_sqlite
+        if config.database_url:
+            from production.postgres_stores import open_postgres
 
-        stores = await stack.enter_async_context(open_sqlite(config, embedded(config)))
+            stores = await stack.enter_async_context(open_postgres(config, embedded(config)))
+        else:
+            from production.sqlite_stores import open_sqlite
+
+            stores = await stack.enter_async_context(open_sqlite(config, embedded(config)))
+        if config.redis_url:
+            from production.redis_stores import open_redis
+
+            stores = await stack.enter_async_context(open_redis(config, stores))
         yield stores
 
 
