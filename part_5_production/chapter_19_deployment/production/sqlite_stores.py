@@ -58,7 +58,7 @@ async def open_sqlite(config: Production, rest: dict[str, Any]) -> AsyncIterator
     """Open the file; everything but the saver writes through connections of its own."""
     costs = CostDashboard(config.state_db, monthly_budget_usd=config.monthly_budget_usd)
     try:
-        # isolation_level None: every statement commits. A turn that is cancelled between a statement and its commit would
+        # isolation_level None: every statement commits. A turn cancelled between a statement and its commit would
         # otherwise leave a transaction open, and lock out everybody else.
         async with aiosqlite.connect(config.state_db, timeout=5.0, isolation_level=None) as db:
             await db.executescript(f"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; {SCHEMA}")
