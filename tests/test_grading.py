@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 import stat
 import subprocess
 import sys
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +111,15 @@ def test_environments_and_caches_are_no_part_of_a_submission(tmp_path: Path) -> 
     assert read_layout(eve.folder).targets == {"19.2.3": f"app/{NAME}"}
 
 
+def test_an_archive_alone_in_a_folder_is_unpacked_too(tmp_path: Path) -> None:
+    archive(tmp_path / "class" / "Eve_1234_file" / "my work.zip", {f"chapter/{NAME}": "app = 1"})
+    archive(tmp_path / "class" / "mallory" / "my work.zip", {"../evil.py": "x"})
+    eve, mallory = handed_in(tmp_path / "class", tmp_path / "stage")
+    assert read_layout(eve.folder).targets == {"19.2.3": f"chapter/{NAME}"}
+    assert eve.notes == ["unpacked: my work.zip"]
+    assert "reaches outside itself" in mallory.refused
+
+
 # ---------------------------------------------------------------- layouts
 
 
@@ -144,9 +157,8 @@ def test_a_submission_toml_that_cannot_be_read_is_named(tmp_path: Path, text: st
 
 # ---------------------------------------------------------------- a small class
 
-SMALL = ("wrong_3", "hostile_deletes_its_own_folder", "unknown layout (no chapter names)", "empty",
+SMALL = ("wrong_2", "hostile_deletes_its_own_folder", "unknown layout (no chapter names)", "empty",
          "two solutions of one exercise", "=SUM(A1) | <b>Jürgen 李", "slip.zip")  # fmt: skip
-HEADERS = "exercise_3_19_7_solution.py"
 
 
 def statuses(folder: Path, student: str) -> list[str]:
@@ -161,14 +173,13 @@ def test_a_small_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path / "summary.md"))
     assert command(["grade", str(folder), "--jobs", "2"]) == 0
     out = capsys.readouterr().out
-    assert "8 submissions, 4 solutions to grade, 0 unchanged" in out
-    assert "Most often missed (1 students): 19.7.3" in out
+    assert "submissions: 8, solutions to grade: 4, unchanged since they were graded: 0" in out
+    assert "Most often missed (1 of 8 students): 19.1.1" in out
     what_is_written(folder)
     what_is_contained(folder)
     what_is_safe_to_read(folder)
     assert (tmp_path / "summary.md").read_bytes() == (folder / "_results" / "matrix.md").read_bytes()
-    left = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert str(folder) not in left
+    assert not running(folder)
     assert {path.name for path in folder.iterdir()} == {*SMALL, "eve", "_results"}
     assert not list((folder / "_results").rglob("*.part"))
     what_is_not_done_twice(folder, capsys)
@@ -176,7 +187,7 @@ def test_a_small_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
 
 def what_is_written(folder: Path) -> None:
     assert set(statuses(folder, "SUM_A1_b_Jürgen_李")) == {"met"}
-    (wrong,) = read(folder, "wrong_3", "results.json")["exercises"]
+    (wrong,) = read(folder, "wrong_2", "results.json")["exercises"]
     (missed,) = (check for check in wrong["checks"] if check["status"] == "missed")
     assert missed["facts"]["expected"] and missed["facts"]["came"]
     (removed,) = read(folder, "hostile_deletes_its_own_folder", "results.json")["exercises"]
@@ -208,12 +219,12 @@ def what_is_safe_to_read(folder: Path) -> None:
 
 def what_is_not_done_twice(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.read_bytes() for path in (folder / "_results").rglob("*") if path.is_file()}
-    with (folder / "wrong_3" / HEADERS).open("a", encoding="utf-8") as file:
+    with (folder / "wrong_2" / "my 19.1.1" / "agent.py").open("a", encoding="utf-8") as file:
         file.write("\n# one more line\n")
     assert command(["grade", str(folder)]) == 0
-    assert "8 submissions, 1 solutions to grade, 3 unchanged" in capsys.readouterr().out
+    assert "submissions: 8, solutions to grade: 1, unchanged since they were graded: 3" in capsys.readouterr().out
     changed = {p.parent.name for p, content in before.items() if p.read_bytes() != content}
-    assert changed == {"wrong_3"}
+    assert changed == {"wrong_2"}
 
 
 def test_the_invented_class_has_thirty_students() -> None:
@@ -269,6 +280,39 @@ def test_plain_limits_end_what_has_left_its_session(tmp_path: Path) -> None:
     command = [sys.executable, str(isolation.HERE / "plain.py"), limits, sys.executable, "-c", code + waits]
     assert subprocess.run(command, check=False).returncode == 0
     assert not Path(f"/proc/{note.read_text()}").exists()
+
+
+def running(folder: Path) -> list[str]:
+    """Return the commands that name a folder."""
+    commands = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    return [line for line in commands.splitlines() if str(folder) in line]
+
+
+def eventually(holds: Callable[[], bool]) -> bool:
+    """Look again until it holds; False when it does not within a minute."""
+    end = time.monotonic() + 60
+    while not holds() and time.monotonic() < end:
+        time.sleep(0.02)
+    return holds()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_a_grader_that_is_stopped_leaves_nothing_running_and_nothing_decided(
+    tmp_path: Path, how: signal.Signals
+) -> None:
+    (tmp_path / "class").mkdir()
+    starting_with(HOSTILE["endless_loop"])(tmp_path / "class" / "eve")
+    start = [sys.executable, "-m", "tests", "grade", str(tmp_path / "class")]
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    with subprocess.Popen(start, cwd=ROOT, stdout=subprocess.DEVNULL, env=environment) as grader:
+        assert eventually(lambda: any("grading.worker" in line for line in running(tmp_path)))
+        grader.send_signal(how)
+    assert grader.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9}[how]
+    assert eventually(lambda: not running(tmp_path))
+    (exercise,) = read(tmp_path / "class", "eve", "results.json")["exercises"]
+    assert exercise["status"] == "pending"
+    if how == signal.SIGTERM:
+        assert not list(tmp_path.glob("grade-*"))
 
 
 def test_without_namespaces_it_grades_under_plain_limits_and_says_so(

@@ -30,6 +30,7 @@ RESULT: dict[str, Any] = {
             "status": "graded",
             "reason": "",
             "notes": [],
+            "found": [EVIL],
             "checks": [
                 {"id": "a", "title": "A", "status": "met"},
                 {"id": "b", "title": "B", "status": "missed", "facts": {"when": "x", "expected": "y", "came": EVIL}},
@@ -44,6 +45,7 @@ RESULT: dict[str, Any] = {
             "status": "could not run",
             "reason": f"stopped\n{EVIL}",
             "notes": [],
+            "found": [EVIL],
             "checks": [{"id": "d", "title": "D", "status": "could not run", "reason": f"stopped\n{EVIL}"}],
         },
     ],
@@ -155,7 +157,7 @@ def test_the_csv_row_says_what_could_not_run() -> None:
 
 
 def test_the_check_that_most_students_missed_is_named() -> None:
-    assert matrix.most_missed([RESULT, RESULT, REFUSED]) == "Most often missed (2 students): 19.2.3 B"
+    assert matrix.most_missed([RESULT, RESULT, REFUSED]) == "Most often missed (2 of 3 students): 19.2.3 B"
     assert matrix.most_missed([REFUSED]) == ""
 
 

@@ -315,6 +315,7 @@ def zygote(offset: Any) -> None:
     _report({"warm": True})
     pending = b""
     running: set[int] = set()
+    groups: set[int] = set()
     notes = None
     while True:
         readable, _, _ = select.select([0, woken], [], [])
@@ -330,9 +331,11 @@ def zygote(offset: Any) -> None:
                 if pid in running:  # a sandbox's first process inherits the orphans of others too
                     running.discard(pid)
                     _report({"pid": pid, "status": os.waitstatus_to_exitcode(status)})
-            if not running and (left := _sweep()) and notes:
-                with Path(notes).open("a", encoding="utf-8") as log:
-                    log.write(left)
+            if not running:
+                if notes and _strays(groups):
+                    with Path(notes).open("a", encoding="utf-8") as log:
+                        log.write("left processes behind\n")
+                _sweep()
         if 0 in readable:
             data = os.read(0, 65536)
             if not data:  # the checker has ended, perhaps by force: nothing of it lives on
@@ -343,7 +346,8 @@ def zygote(offset: Any) -> None:
             for line in lines:
                 job = json.loads(line)
                 notes = job.get("notes")
-                running.add(_fork(job, offset, (woken, wake)))
+                running.add(pid := _fork(job, offset, (woken, wake)))
+                groups.add(pid)
 
 
 def _fork(job: dict[str, Any], offset: Any, pipe: tuple[int, int]) -> int:
@@ -375,13 +379,21 @@ def _fork(job: dict[str, Any], offset: Any, pipe: tuple[int, int]) -> int:
         os._exit(status)
 
 
-def _sweep() -> str:
+def _sweep() -> None:
     """Let nothing outlive the last target: what left its group is still in the namespace that this process leads."""
     if os.getpid() == 1:
         with contextlib.suppress(ProcessLookupError):
             os.kill(-1, signal.SIGKILL)
-            return "left processes behind\n"
-    return ""
+
+
+def _strays(groups: set[int]) -> bool:
+    """Tell whether anything lives that has left the groups of the targets."""
+    for stat in Path("/proc").glob("[0-9]*/stat") if os.getpid() == 1 else ():
+        with contextlib.suppress(OSError, ValueError):
+            state, _, group = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(stat.parent.name) != 1 and state != "Z" and int(group) not in groups:
+                return True
+    return False
 
 
 def _report(facts: dict[str, Any]) -> None:

@@ -118,7 +118,7 @@ def feedback(result: Result) -> str:
         lines += [f"{text(exercise['target'])}: {met} of {total} met", ""]
         if exercise["reason"]:
             lines += [f"**{exercise['status']}**", "", *fenced(exercise["reason"]), ""]
-        lines += [f"- noticed: {text(note)}" for note in exercise["notes"]]
+        lines += [f"- note: {text(note)}" for note in (*exercise["found"], *exercise["notes"])]
         for check in exercise["checks"]:
             lines.append(f"- **{WORDS[check['status']]}** {text(check['title'])}")
             if check["status"] in ("missed", "not checked") and said(check):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable
@@ -29,6 +31,8 @@ def grade(folder: Path, jobs: int | None = None, isolation: Isolation | None = N
     if not folder.is_dir():
         print(f"no such folder: {folder}\nSUBMISSIONS takes the folder that holds one folder or zip per student")
         return 2
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended, and copies removed
     isolation = isolation or best()
     print(f"contained by {isolation.words}", flush=True)
     with tempfile.TemporaryDirectory(prefix="grade-", ignore_cleanup_errors=True) as stage:
@@ -51,6 +55,7 @@ class Class:
         self._running: set[subprocess.Popen[str]] = set()
         self._results: list[Result] = []
         self._kept = 0
+        self._interrupted = False
         for submission in submissions:
             result = blank(submission, read_layout(submission.folder), isolation.words)
             self._kept += keep(load(out / submission.key / "results.json"), result)
@@ -64,8 +69,8 @@ class Class:
             for exercise in result["exercises"]
             if exercise["status"] == "pending"
         ]
-        counted = f"{len(todo)} solutions to grade, {self._kept} unchanged since they were graded"
-        print(f"{len(self._submissions)} submissions, {counted}\n", flush=True)
+        counted = f"solutions to grade: {len(todo)}, unchanged since they were graded: {self._kept}"
+        print(f"submissions: {len(self._submissions)}, {counted}\n", flush=True)
         for submission, result in zip(self._submissions, self._results, strict=True):
             self._save(submission, result)
         self._save_class()
@@ -74,6 +79,8 @@ class Class:
         def one(task: tuple[Submission, Result, Result]) -> None:
             nonlocal done
             submission, result, exercise = task
+            if self._interrupted:
+                return
             self._grade(submission, result, exercise)
             with self._lock:
                 done += 1
@@ -85,6 +92,9 @@ class Class:
         try:
             for future in [pool.submit(one, task) for task in todo]:
                 future.result()
+        except BaseException:
+            self._interrupted = True
+            raise
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(self._running):
@@ -107,6 +117,8 @@ class Class:
                 by_id[facts["check"]].update({k: facts[k] for k in ("status", "reason", "facts") if facts.get(k)})
             elif "note" in facts:
                 exercise["notes"].append(facts["note"])
+            elif "found" in facts:
+                exercise["found"].append(facts["found"])
             elif "stopped" in facts:
                 stopped = facts["stopped"]
             elif stopped.startswith("the checker"):
@@ -117,6 +129,8 @@ class Class:
 
         why = self._work(job, hear)
         with self._lock:
+            if self._interrupted:  # it stays pending: the next run begins it anew
+                return
             finish(exercise, f"{stopped}\n{why}".strip() if stopped.startswith("the checker") else stopped)
             self._save(submission, result)
             self._save_class()

@@ -88,7 +88,7 @@ def most_missed(results: list[Result]) -> str:
         return ""
     most = max(missed.values())
     title = min(name for name, count in missed.items() if count == most)
-    return f"Most often missed ({most} students): {title}"
+    return f"Most often missed ({most} of {len(results)} students): {title}"
 
 
 def as_junit(results: list[Result]) -> str:

@@ -59,7 +59,7 @@ def blank(submission: Submission, layout: Layout, isolation: str) -> Result:
 def _exercise(id: str, target: str, status: str = "pending", reason: str = "") -> Result:
     facts = {"exercise": id, "heading": find(id).heading, "target": target, "contract": fingerprint(id)}
     checks = [{"id": check.id, "title": check.title, "status": "pending"} for check in contract(id)]
-    exercise = {**facts, "status": status, "reason": reason, "notes": [], "checks": checks}
+    exercise = {**facts, "status": status, "reason": reason, "notes": [], "found": [], "checks": checks}
     if status != "pending":
         finish(exercise, reason)
     return exercise

@@ -58,6 +58,7 @@ def take_in(class_folder: Path, stage: Path) -> tuple[list[Submission], list[str
         submission.folder.mkdir(parents=True)
         try:
             (_unzip if is_zip else _copy)(path, submission)
+            _unpack_the_only(submission)
         except Refused as refused:
             submission.refused = str(refused)
         except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
@@ -130,6 +131,15 @@ def _unzip(archive: Path, into: Submission) -> None:
                 while chunk := source.read(1 << 16):  # what the directory promises need not be what comes
                     budget.take(len(chunk), files=0)
                     copy.write(chunk)
+
+
+def _unpack_the_only(into: Submission) -> None:
+    """Unpack the archive in a folder that holds nothing else, as course systems hand it out."""
+    held = list(files_of(into.folder))
+    if len(held) == 1 and held[0].suffix.lower() == ".zip":
+        packed = held[0].rename(into.folder.with_name(f"{into.folder.name}.zip"))
+        into.notes.append(clean(f"unpacked: {held[0].name}"))
+        _unzip(packed, into)
 
 
 class _Budget:

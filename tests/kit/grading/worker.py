@@ -95,7 +95,7 @@ def judge(target: Path, exercise: str, say: Any) -> None:
             raise
     else:
         for note in judged.notes:
-            say(note=note)
+            say(found=note)
 
 
 def _end_with_the_grader() -> None:
