@@ -30,7 +30,8 @@ MESSAGE = "Log the first 100 characters of the user's message (for debugging)"
 MODEL = "Log the model used and token count (if available)"
 
 WRITTEN_S = 1.5
-QUIET_S = 0.06
+SILENT_S = 0.5  # nothing new for so long: what has not come does not come
+QUIET_S = 0.03
 SERVERS_OWN = re.compile(r"(INFO|WARNING|ERROR|DEBUG|CRITICAL):\s")
 LIBRARIES = ("uvicorn", "httpx", "httpcore", "openai", "asyncio", "langsmith", "langgraph", "langchain")
 ID_NAME = re.compile(
@@ -54,9 +55,11 @@ class Log:
     def lines(self, done: Callable[[str], bool] = bool) -> list[str]:
         """Wait until `done` says so and nothing more comes, then return the lines."""
         deadline, text = time.monotonic() + WRITTEN_S, ""
-        while time.monotonic() < deadline:
+        while (now := time.monotonic()) < deadline:
             before, text = text, self._app.output()[self._skip :]
-            if done(text) and text == before:
+            if text and text != before:
+                deadline = now + SILENT_S
+            elif text and done(text):
                 break
             time.sleep(QUIET_S)
         return [line for line in text.splitlines() if line.strip()]

@@ -23,6 +23,7 @@ from tests.kit.standin import StandIn
 from tests.kit.target import KEYS, PATIENCE_S, CannotRun, Process, Starter, Target, last_lines
 
 ANSWER_S = 10.0
+HELD_S = 1.0  # with no further call of the model
 DEFAULT_KEYS = ("dev-key-change-in-production", "dev-key")
 MESSAGE = "What is 6 * 7?"
 SHOWN = 300
@@ -170,6 +171,24 @@ class App:
         """Send a message to the chat endpoint, as the app's first caller unless told otherwise."""
         body = {self.manner.text_field: message, **self.manner.extra}
         return self.send("POST", self.manner.path, key=key or self.key, body=body, headers=headers)
+
+    def slow_chats(self, count: int, seconds: float) -> list[Exchange]:
+        """Send messages at once that the model answers after so many seconds of the app's clock."""
+        with ThreadPoolExecutor(count) as pool:
+            with self.model.holding():
+                under_way = [pool.submit(self.chat) for _ in range(count)]
+                held, since = 0, time.monotonic()
+                while self.model.held < count and time.monotonic() - since < HELD_S:  # fewer, if the app takes fewer
+                    time.sleep(0.005)
+                    if self.model.held > held:
+                        held, since = self.model.held, time.monotonic()
+                self.clock.advance(seconds)
+            return [each.result() for each in under_way]
+
+    def later(self, seconds: float) -> None:
+        """Move the app's clock, once it has done what it does after an answer: a later request is answered by then."""
+        self.send("GET", "/openapi.json")
+        self.clock.advance(seconds)
 
     def chats_at_once(self, count: int, *, key: str | None = None) -> list[Exchange]:
         """Send `count` messages concurrently."""
