@@ -112,6 +112,15 @@ def test_an_owner_keeps_a_thousand_and_at_least_one() -> None:
             frozen.id = "x"  # type: ignore[misc, union-attr]
 
 
+def test_the_one_that_was_idle_for_longest_makes_room_and_not_the_oldest() -> None:
+    now = iter(range(10))
+    index = ConversationIndex(max_per_owner=2, clock=lambda: next(now))
+    for name in ("old", "idle", "old"):
+        assert index.record("ann", name) is None
+    assert index.record("ann", "new") == "idle"
+    assert index.page("ann").ids == ("new", "old")
+
+
 def test_a_turn_in_an_old_conversation_moves_nothing_in_the_list() -> None:
     index = ConversationIndex()
     for name in ("one", "two", "three"):
@@ -489,6 +498,22 @@ async def test_five_new_conversations_between_two_pages_change_nothing_on_the_se
         second = (await service.get(f"?limit=3&after={first['last_id']}")).json()
         assert first["conversations"] + second["conversations"] == [f"old{n}" for n in (5, 4, 3, 2, 1, 0)]
         assert (first["has_more"], second["has_more"]) == (True, False)
+
+
+def test_every_answer_there_can_be_is_described() -> None:
+    paths = create_app(Settings(openai_api_key="offline", offline=True)).openapi()["paths"]
+    described = {
+        f"{method} {path}": set(operation["responses"])
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+    assert described == {
+        "get /health": {"200"},
+        "post /v1/chat": {"200", "400", "401", "422", "502", "503", "504"},
+        "get /v1/conversations": {"200", "401", "404", "422"},
+        "get /v1/conversations/{conversation_id}": {"200", "401", "404", "422"},
+        "delete /v1/conversations/{conversation_id}": {"204", "401", "404", "422"},
+    }
 
 
 def test_the_script_plays_its_transcript_in_plain_ascii(capsys: pytest.CaptureFixture[str]) -> None:

@@ -414,6 +414,20 @@ async def test_the_app_runs_on_its_configuration_and_shows_it_without_secrets(de
     await client.close()
 
 
+def test_every_answer_there_can_be_is_described() -> None:
+    paths = create_app(Config.from_environment({"OFFLINE": "1"})).openapi()["paths"]
+    described = {
+        f"{method} {path}": set(operation["responses"])
+        for path, operations in paths.items()
+        for method, operation in operations.items()
+    }
+    assert described == {
+        "get /health": {"200"},
+        "post /v1/chat": {"200", "400", "401", "422", "502", "503", "504"},
+        "get /v1/config": {"200", "401"},
+    }
+
+
 def test_the_command_prints_what_the_repositorys_example_file_begins_with(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--env-example"]) == 0
     assert capsys.readouterr().out == env_example()
