@@ -9,6 +9,7 @@ import json
 import logging
 import threading
 import time
+import types
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -128,14 +129,36 @@ def test_numbers_stay_numbers_and_what_json_has_no_form_for_becomes_text() -> No
     loop: list[Any] = []
     loop.append(loop)
     line = made(
-        whole=2**63 - 1, least=-(2**63), huge=2**63, enormous=10**5000, part=0.5, nan=float("nan"), inf=float("inf"),
+        whole=2**63 - 1, least=-(2**63), huge=2**63, enormous=10**5000, lower=-(2**63) - 1,
+        part=0.5, nan=float("nan"), inf=float("inf"),
         yes=True, nothing=None, raw=b"\xff", unreadable=Unreadable(), loop=loop, pair=(1, 2), keys={1: "one"},
     )  # fmt: skip
     assert (line["whole"], line["least"], line["huge"]) == (2**63 - 1, -(2**63), "[number]")
+    assert line["lower"] == "-[number]"
     assert (line["part"], line["nan"], line["inf"], line["yes"], line["nothing"]) == (0.5, "nan", "inf", True, None)
     assert (line["raw"], line["unreadable"], line["pair"]) == (r"b'\xff'", "(unreadable)", [1, 2])
     assert line["enormous"] == "(unreadable)"
     assert line["loop"] == [[[["[[...]]"]]]] and line["keys"] == {"1": "one"}
+
+
+def test_tables_are_followed_four_levels_deep_and_their_names_are_texts() -> None:
+    line = made(deep={"a": {"b": {"c": {"d": {"e": 1}}}}}, names={(1, 2): 3})
+    assert line["deep"] == {"a": {"b": {"c": {"d": "{'e': 1}"}}}}
+    assert line["names"] == {"(1, 2)": 3}
+
+
+def test_of_a_deep_stack_the_outer_fifty_frames_are_shown_and_of_a_long_text_its_beginning() -> None:
+    def deeper(levels: int) -> None:
+        if not levels:
+            raise ValueError("a" * 1001)
+        deeper(levels - 1)
+
+    try:
+        deeper(60)
+    except ValueError as error:
+        line = made(error=error)
+    stack = line["exception.stacktrace"]
+    assert stack.count("  File ") == 50 and stack.endswith("ValueError: " + "a" * 1000)
 
 
 def test_long_values_are_cut_and_our_own_fields_win() -> None:
@@ -417,12 +440,47 @@ async def test_the_duration_ends_with_the_last_byte_and_not_with_background_task
     async def send(message: Any) -> None:
         pass
 
+    async def part_of_a_millisecond(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal now
+        now = 100.0123456
+        await send({"type": "http.response.start", "status": 200})
+        await send({"type": "http.response.body"})
+
     middleware: Any = exercise.RequestLogMiddleware(inner, clock=lambda: now)
     stream = io.StringIO()
     with json_logging(stream):
         await middleware({"type": "http", "method": "GET", "path": "/" + "p" * 300}, None, send)
     line = strict(stream.getvalue().strip())
     assert line["duration_ms"] == 2000 and len(line["url.path"]) == 200
+    now, stream = 100.0, io.StringIO()
+    middleware = exercise.RequestLogMiddleware(part_of_a_millisecond, clock=lambda: now)
+    with json_logging(stream):
+        await middleware({"type": "http", "method": "GET", "path": "/"}, None, send)
+    assert strict(stream.getvalue().strip())["duration_ms"] == 12.346
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("middleware", [RequestIdMiddleware, exercise.RequestLogMiddleware])
+async def test_what_is_not_http_passes_untouched(middleware: Any) -> None:
+    seen = []
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        seen.append((scope, receive, send))
+
+    receive, send = object(), object()
+    await middleware(inner)({"type": "lifespan"}, receive, send)
+    assert seen == [({"type": "lifespan"}, receive, send)]
+
+
+@pytest.mark.anyio
+async def test_the_time_of_the_model_is_in_milliseconds_with_three_digits(
+    app: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moments = iter((7.0, 7.0123456))
+    monkeypatch.setattr(exercise, "time", types.SimpleNamespace(perf_counter=lambda: next(moments)))
+    lines = await app.lines(await app.chat())
+    (answered,) = (line for line in lines if line["message"] == "the model answered")
+    assert answered["duration_ms"] == 12.346
 
 
 @pytest.mark.anyio
@@ -496,14 +554,16 @@ def stream() -> Iterator[io.StringIO]:
 
 def test_libraries_warnings_threads_and_uvicorn_come_out_as_json_and_all_is_undone(stream: io.StringIO) -> None:
     server, access = logging.getLogger("uvicorn.error"), logging.getLogger("uvicorn.access")
-    before = (logging.getLogger().handlers[:], logging.getLogger().level, server.propagate, threading.excepthook)
+    root_level = logging.getLogger().level
+    logging.getLogger().setLevel(logging.ERROR)
+    hooks = threading.excepthook, warnings.showwarning
+    before = (logging.getLogger().handlers[:], logging.getLogger().level, server.propagate, *hooks)
     own = logging.StreamHandler(io.StringIO())
     access.addHandler(own)
     level = server.level
     server.setLevel(logging.NOTSET)  # however quiet another test has made uvicorn
     try:
-        with json_logging(stream), warnings.catch_warnings():
-            logging.captureWarnings(True)
+        with warnings.catch_warnings(), json_logging(stream):
             warnings.simplefilter("ignore")  # what other tests have left behind
             server.error("Uvicorn fails", extra={"color_message": "red"})
             access.error("GET /?secret=1")
@@ -515,13 +575,15 @@ def test_libraries_warnings_threads_and_uvicorn_come_out_as_json_and_all_is_undo
             thread.start()
             thread.join()
         assert own in access.handlers
+        hooks = threading.excepthook, warnings.showwarning
+        after = (logging.getLogger().handlers[:], logging.getLogger().level, server.propagate, *hooks)
     finally:
+        logging.getLogger().setLevel(root_level)
         server.setLevel(level)
         access.removeHandler(own)
     lines = [strict(line) for line in stream.getvalue().splitlines()]
     assert [line["logger"] for line in lines] == ["uvicorn.error", "py.warnings", exercise.__name__]
     assert "color_message" not in lines[0] and lines[2]["exception.type"] == "ZeroDivisionError"
-    after = (logging.getLogger().handlers[:], logging.getLogger().level, server.propagate, threading.excepthook)
     assert after == before
 
 
@@ -560,10 +622,17 @@ def test_what_does_not_fit_into_the_queue_is_counted() -> None:
     assert [handler.lines.get().message for _ in range(2)] and handler.lines.empty()
     log.info("after")
     notice, after = (strict(handler.lines.get().message) for _ in range(2))
-    assert notice["level"] == "ERROR" and notice["message"].startswith("3 lines were dropped")
+    assert (notice["level"], notice["line"]) == ("ERROR", 0) and notice["message"].startswith("3 lines were dropped")
     assert after["message"] == "after"
     log.info("later")
     assert strict(handler.lines.get().message)["message"] == "later" and handler.lines.empty()
+
+
+def test_ten_thousand_lines_wait_and_no_more() -> None:
+    handler = LineQueue()
+    for number in range(10_001):
+        handler.enqueue(logging.makeLogRecord({"msg": str(number)}))
+    assert handler.lines.qsize() == 10_000
 
 
 # ---------------------------------------------------------------- the script

@@ -262,6 +262,15 @@ async def test_a_body_beyond_it_is_answered_413_and_read_no_further(
 async def test_exactly_the_announced_limit_passes_and_words_for_numbers_are_left_to_the_server() -> None:
     assert (await Wire(b"0123456789", headers={"content-length": "10"}).run()).seen
     assert (await Wire(b"x", headers={"content-length": "many"}).run()).seen
+    assert (await Wire(b"").run(max_bytes=0)).seen
+
+
+@pytest.mark.anyio
+async def test_a_body_that_does_not_say_whether_more_comes_is_complete() -> None:
+    wire = Wire(b"abc")
+    del wire.waiting[0]["more_body"]
+    await wire.run()
+    assert wire.seen[0]["body"] == b"abc"
 
 
 @pytest.mark.anyio

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -113,6 +114,14 @@ def test_requests_of_the_last_five_minutes_are_counted_by_the_minute(metrics: Me
     assert metrics.snapshot().requests_per_minute == [0, 0, 0, 0, 0]
 
 
+def test_a_silence_longer_than_the_ring_clears_all_of_it(metrics: Metrics, clock: Clock) -> None:
+    for _ in range(300):
+        requests(metrics)
+        clock.now += 1
+    clock.now += 1_000
+    assert metrics.snapshot().requests_per_minute == [0, 0, 0, 0, 0]
+
+
 @pytest.mark.parametrize("idle_s", [299, 300, 301, 100_000])
 def test_a_long_silence_leaves_nothing_behind(metrics: Metrics, clock: Clock, idle_s: int) -> None:
     requests(metrics, 7)
@@ -130,6 +139,12 @@ def test_minutes_equal_a_brute_force_count_over_random_arrivals(clock: Clock) ->
         arrivals.append(int(clock.now))
         ages = Counter((int(clock.now) - arrival) // 60 for arrival in arrivals)
         assert metrics.snapshot().requests_per_minute == [ages[minute] for minute in (4, 3, 2, 1, 0)]
+
+
+def test_times_are_shown_in_milliseconds_with_three_digits(metrics: Metrics) -> None:
+    requests(metrics, duration_s=0.0123456)
+    shown = metrics.snapshot().as_json()["response_time"]
+    assert (shown["p50_ms"], shown["p95_ms"], shown["max_ms"]) == (12.346,) * 3
 
 
 # ---------------------------------------------------------------- errors and tokens
@@ -169,6 +184,21 @@ def test_of_more_than_a_hundred_conversations_the_longest_idle_ones_are_kept_as_
     assert "c0" in rows and "c1" not in rows and len(rows) == 101
     assert rows[None] == exercise.ConversationTokens(None, 2, 3, 2, 5)
     assert sum(row.input_tokens or 0 for row in rows.values()) == sum(range(102)) + 1000
+
+
+def test_uncounted_conversations_stay_uncounted_and_behind_those_with_a_count(metrics: Metrics) -> None:
+    for number in range(101):
+        metrics.record_tokens("alice", f"c{number}", None)
+    rows = metrics.snapshot("alice").tokens
+    assert [row.total_tokens for row in rows] == [None] * 101
+    assert [row.requests for row in rows if row.conversation_id is None] == [1]
+    metrics.record_tokens("bob", "empty", (0, 0))
+    metrics.record_tokens("bob", "uncounted", None)
+    rows = metrics.snapshot("bob").tokens
+    assert [row.conversation_id for row in rows] == ["empty", "uncounted"]
+    for frozen in (rows[0], metrics.snapshot()):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            frozen.samples = 1  # type: ignore[misc, union-attr]
 
 
 def test_memory_stays_whatever_a_client_thinks_of(metrics: Metrics, clock: Clock) -> None:

@@ -370,6 +370,24 @@ async def test_a_send_that_hangs_is_given_up(monitor: AlertMonitor, monkeypatch:
     assert monitor._issues["error_rate"].unheard is not None
 
 
+@pytest.mark.anyio
+async def test_shutting_down_waits_five_seconds_at_most(monitor: AlertMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+    wait_for = asyncio.wait_for
+
+    async def noted(work: Any, limit_s: float) -> Any:
+        given.append(limit_s)
+        return await wait_for(work, limit_s)
+
+    async def send(alert: Alert) -> None:
+        pass
+
+    monkeypatch.setattr(asyncio, "wait_for", noted)
+    async with AlertCourier(monitor, send).running():
+        pass
+    assert given == [5.0]
+
+
 # ---------------------------------------------------------------- the webhook
 
 
@@ -453,6 +471,7 @@ async def test_failing_chats_raise_one_alert_that_slack_can_read(caplog: pytest.
         await asyncio.wait_for(hook.news.wait(), 5)
         state = await app.alerts()
     (request,) = hook.got
+    assert set(request.extensions["timeout"].values()) == {10.0}
     text = "alert: error_rate is firing: 30% of the last 10 requests failed (limit 20%)"
     assert json.loads(request.content) == {"text": text} and str(request.url) == URL and request.method == "POST"
     assert caplog.messages.count(text) == 1
