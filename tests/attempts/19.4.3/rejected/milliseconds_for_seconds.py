@@ -1,5 +1,5 @@
 # must fail: response-time-limit, average
-# The response times are in milliseconds and the threshold in seconds: every chat is "slow".
+# The response times are in milliseconds and the threshold is not: a second is "slow".
 import os
 import time
 from collections import deque
@@ -28,7 +28,7 @@ def record(failed, ms):
     recent.append((failed, ms))
     if len(recent) == 10 and sum(f for f, _ in recent) > 2:
         alert("error-rate", "too many errors")
-    if sum(ms for _, ms in recent) / len(recent) > 10:
+    if sum(ms for _, ms in recent) / len(recent) > 1000:
         alert("response-time", "too slow")
 
 
