@@ -39,5 +39,4 @@ async def chat(request: ChatRequest):
     )
     return {"response": completion.choices[0].message.content}
 
-
 uvicorn.run(app, host="127.0.0.1", port=8000)
