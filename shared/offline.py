@@ -75,6 +75,7 @@ class OfflineModel:
     def __init__(self, reply: Callable[[list[dict[str, Any]]], str] | None = None, *, delay_s: float = 0.0) -> None:
         self.reply = reply or answer
         self.delay_s = delay_s
+        self.may_answer: Callable[[], bool] | None = None  # a call waits until the one that it found here says so
         self.calls: deque[Call] = deque(maxlen=REMEMBERED_CALLS)
         self._faults: deque[Fault] = deque()
         self._ids = itertools.count(1)
@@ -120,8 +121,10 @@ class OfflineModel:
         messages = self._asked(path, body)
         self.calls.append(Call(path, body, messages))
 
-        fault = self._faults.popleft() if self._faults else Fault()
+        fault, may_answer = self._faults.popleft() if self._faults else Fault(), self.may_answer
         await asyncio.sleep(self.delay_s + fault.delay_s)
+        while may_answer and not may_answer():  # noqa: ASYNC110  (another thread may say so)
+            await asyncio.sleep(0.005)
         if fault.hang:
             await asyncio.Event().wait()
         if fault.status != 200:

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from tests.kit.app import App, Exchange
@@ -23,28 +24,34 @@ from tests.kit.contract import NotChecked, check, expect
 BULLETS = [f"19.5.3 bullet {number}" for number in range(1, 5)]
 GONE_S = 5.0  # real seconds in which a process with nothing to do has to be gone
 HEARD_S = 0.3
+THINKS_S = 0.5  # the model, from SIGTERM on
+ARRIVED_S = 10.0
 SIGTERM_STATUSES = (0, 143, -15)
 CTRL_C_STATUSES = (0, 130, -2, 1)
 
 
 @contextlib.contextmanager
-def under_way(app: App, count: int, *, takes_s: float) -> Iterator[list[Future[Exchange]]]:
-    """Send requests, and go on as soon as all of them are at the model, which takes its time."""
-    stand_in = app.model.model
-    stand_in.delay_s = takes_s
+def under_way(app: App, count: int) -> Iterator[tuple[list[Future[Exchange]], Callable[[], None]]]:
+    """Send requests, and go on when all of them are at the model: it answers once the function given along is called.
+
+    Who comes later is answered at once.
+    """
+    stand_in, answered = app.model.model, threading.Event()
+    stand_in.may_answer = answered.is_set
     stand_in.calls.clear()
     pool = ThreadPoolExecutor(count)
     try:
         sent = [pool.submit(app.chat, f"What is {number} + 1000?") for number in range(count)]
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + ARRIVED_S
         while len(stand_in.calls) < count:
             if time.monotonic() > deadline:
                 raise NotChecked(f"only {len(stand_in.calls)} of {count} requests reached the model")
             time.sleep(0.01)
-        stand_in.delay_s = 0.0
-        yield sent
+        stand_in.may_answer = None
+        yield sent, answered.set
     finally:
-        stand_in.delay_s = 0.0
+        stand_in.may_answer = None
+        answered.set()
         pool.shutdown(wait=False)
 
 
@@ -64,10 +71,11 @@ def said(status: int | None) -> str:
     ),
 )
 def no_new_requests(app: App) -> None:
-    with under_way(app, 1, takes_s=1.2) as sent:
+    with under_way(app, 1) as (sent, release):
         app.signal(signal.SIGTERM)
         time.sleep(HEARD_S)
         late = app.chat("late")
+        release()
         for request in sent:
             request.result()
     expect(
@@ -76,7 +84,7 @@ def no_new_requests(app: App) -> None:
         expected="a 503 (or a refused connection)",
         seen=late,
     )
-    app.exit_status(GONE_S)
+    app.close()  # how it ends is another check's question
 
 
 @check(
@@ -91,17 +99,19 @@ def no_new_requests(app: App) -> None:
     ),
 )
 def in_progress(app: App) -> None:
-    with under_way(app, 8, takes_s=1.0) as sent:
+    with under_way(app, 8) as (sent, release):
         app.signal(signal.SIGTERM)
+        time.sleep(THINKS_S)
+        release()
         answers = [request.result() for request in sent]
     for number, answer in enumerate(answers):
         expect(
             answer.status == 200 and answer.answered and str(number + 1000) in answer.text,
-            when="8 requests in progress, then SIGTERM; the model takes 1 s",
+            when="8 requests in progress, then SIGTERM; the model answers half a second later",
             expected="each of them is answered with 200",
             seen=answer,
         )
-    app.exit_status(GONE_S)
+    app.close()
 
 
 @check(
@@ -116,7 +126,7 @@ def in_progress(app: App) -> None:
     ),
 )
 def timeout(app: App) -> None:
-    with under_way(app, 1, takes_s=300.0) as sent:
+    with under_way(app, 1) as (sent, _):
         app.signal(signal.SIGTERM)
         time.sleep(HEARD_S)
         for _ in range(24):  # two minutes in steps, as timers see them
@@ -154,6 +164,8 @@ def cleanup(app: App) -> None:
     app.signal(signal.SIGTERM)
     status = app.exit_status(GONE_S)
     left_open = app.left_open()
+    if status is None:
+        app.close()
     if left_open is None:
         raise NotChecked(f"the app never got to its clean-up ({said(status)})")
     expect(

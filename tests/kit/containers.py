@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -21,6 +22,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,8 +42,10 @@ COMPOSE = CHAPTER / "exercise_3_docker-compose.yml"
 HARDENED = ["--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--pids-limit", "128"]
 STOP_S = 3.0  # from `docker stop` to its return; a busy machine gets three tries
 READY_S = 60.0
+IN_PROGRESS = 20  # requests, when 19.5.3 is stopped
 STARTS = 3  # times that a start is measured
-EDITED = ('return f"{facts}\\n\\n{', 'return f"{facts}\\n\\nEdited: {')  # one line of the agent, before and after
+LINE = 'return f"{facts}\\n\\n'  # one line of the agent, which is edited
+WATCH = (2, 32)  # the Compose release that can restart what it watches
 
 
 class Failed(Exception):
@@ -60,6 +64,7 @@ class Image:
     compressed: int = 0
     health_ms: float = 0.0
     chat_ms: float = 0.0
+    python: str = ""
     layers: list[str] = field(default_factory=list)
 
 
@@ -112,11 +117,11 @@ def build(image: Image, dockerfile: Path, context: Path, *, cold: bool) -> float
 
 
 @contextlib.contextmanager
-def running(tag: str, *options: str) -> Iterator[tuple[str, str, float]]:
+def running(tag: str, *options: str, words: tuple[str, ...] = ()) -> Iterator[tuple[str, str, float]]:
     """Run an image, hardened, with the stand-in model; yields its name, its address, and when it was started."""
     name = f"check-{uuid.uuid4().hex[:12]}"
     start = time.perf_counter()
-    docker("run", "-d", "--name", name, "-p", "127.0.0.1::8000", "-e", "OFFLINE=1", *HARDENED, *options, tag)
+    docker("run", "-d", "--name", name, "-p", "127.0.0.1::8000", "-e", "OFFLINE=1", *HARDENED, *options, tag, *words)
     try:
         yield name, "http://" + docker("port", name, "8000/tcp").splitlines()[0], start
     finally:
@@ -265,19 +270,89 @@ def live_editing(context: Path) -> list[str]:
         before = chat(url).text
         source = context / CHAPTER / "exercise_1_19_1_solution.py"
         text = source.read_text(encoding="utf-8")
-        if EDITED[0] not in text or "Edited:" in before:
+        if LINE not in text or "Edited:" in before:
             raise Failed("compose: the line to edit is not there")
-        source.write_text(text.replace(*EDITED), encoding="utf-8")
+        source.write_text(text.replace(LINE, f"{LINE}Edited: "), encoding="utf-8")
         docker(*compose, "restart", env=env)
         until(lambda: healthy(url), "/health after the restart")
         after = chat(url).text
         if "Edited:" not in after or docker("inspect", "-f", "{{.Image}}", container) != image:
             raise Failed("compose: the restart does not show the edited line")
         seen.append("docker compose restart: an edited line answers, in the same image, as another user than root")
+        version = docker("compose", "version", "--short")
+        if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) >= WATCH:
+            with watching(compose, env):
+                source.write_text(text.replace(LINE, f"{LINE}Watched: "), encoding="utf-8")
+                until(lambda: "Watched:" in chat(url).text, "docker compose watch: the edited line")
+            seen.append(f"docker compose watch: an edited line answers by itself (Compose {version})")
+        else:
+            seen.append(f"docker compose watch: not run, Compose {version} has no action restart (2.32 or newer has)")
         seen.append(f"docker compose stop: {stopped_in(container):.1f} s")
     finally:
         docker(*compose, "down", "-v", "--rmi", "local", "-t", "3", env=env)
     return seen
+
+
+@contextlib.contextmanager
+def watching(compose: list[str], env: dict[str, str]) -> Iterator[None]:
+    """Let `docker compose watch` run on what is up, from when it says that it watches; ends it as Ctrl-C does."""
+    given = {name: value for name, value in (os.environ | env).items() if value}
+    command = ["docker", *compose, "watch", "--no-up"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=given) as watch:
+        try:
+            assert watch.stdout
+            line = watch.stdout.readline()
+            while line and "Watch enabled" not in line:
+                line = watch.stdout.readline()
+            if not line:
+                raise Failed("docker compose watch ended before it watched")
+            yield
+        finally:
+            watch.send_signal(signal.SIGINT)
+            watch.communicate(timeout=READY_S)
+
+
+# Exercise 19.5.3 as the first process of a container. The model answers once SIGTERM was heard, and not before.
+FIRST_PROCESS = """
+import types, httpx, openai, uvicorn
+from exercise_3_19_5_solution import GracefulShutdown, create_app
+from shared.config import Settings
+from shared.offline import OfflineModel
+
+shutdown = GracefulShutdown()
+model = OfflineModel()
+model.may_answer = lambda: shutdown.shutdown_requested
+http = httpx.AsyncClient(transport=httpx.ASGITransport(model))
+client = openai.AsyncOpenAI(api_key="k", base_url="http://model/v1", http_client=http)
+app = create_app(Settings(openai_api_key="k"), client=client, shutdown=shutdown)
+
+@app.get("/calls")
+async def calls() -> int:
+    return len(model.calls)
+
+uvicorn.run(app, host="0.0.0.0", port=8000)
+"""
+
+
+def drains_as_first_process(image: Image, context: Path) -> str:
+    """Run 19.5.3 as PID 1, stop it with requests in progress, and see each of them answered; returns what was seen."""
+    mounts = ["-v", f"{context / 'shared'}:/app/shared:ro", "-v", f"{context / CHAPTER}:/app/{CHAPTER.as_posix()}:ro"]
+    options = [*mounts, "-e", f"PYTHONPATH=/app:/app/{CHAPTER.as_posix()}", "--entrypoint", "python"]
+    with (
+        running(image.tag, *options, words=("-c", FIRST_PROCESS)) as (container, url, _),
+        ThreadPoolExecutor(IN_PROGRESS) as pool,
+    ):
+        until(lambda: healthy(url), "19.5.3: /health")
+        if not docker("exec", container, "cat", "/proc/1/cmdline").startswith("python"):
+            raise Failed("19.5.3: it is not the first process")
+        sent = [pool.submit(chat, url) for _ in range(IN_PROGRESS)]
+        until(lambda: int(httpx.get(f"{url}/calls").text) == IN_PROGRESS, "19.5.3: all requests at the model")
+        seconds = stopped_in(container)
+        answers = [request.result() for request in sent]
+    wrong = [f"{answer.status_code} {answer.text[:100]}" for answer in answers if answer.status_code != 200]
+    if wrong:
+        raise Failed(f"19.5.3: {len(wrong)} of {IN_PROGRESS} requests in progress were not answered, as {wrong[0]}")
+    return f"19.5.3 as PID 1: SIGTERM with {IN_PROGRESS} requests in progress, all answered, gone in {seconds:.1f} s"
 
 
 def hadolint(files: list[Path]) -> str:
@@ -304,6 +379,7 @@ def verify(*, cold: bool = False, say: Callable[[str], None] = lambda line: None
                     measure_size(image)
                     image.health_ms, image.chat_ms = measure_start(image)
                     say(bytecode(image))
+                    image.python = docker("run", "--rm", "--entrypoint", "python", image.tag, "-V")
                 if "naive" not in image.name:
                     inspect_hardened(image, secret, timed=cold)
                     say(f"{image.name}: hardened, healthy, not root, no secret, stopped by SIGTERM")
@@ -312,6 +388,7 @@ def verify(*, cold: bool = False, say: Callable[[str], None] = lambda line: None
                 edited.write_text(edited.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
                 for image in made:
                     image.rebuild_s = build(image, IMAGES[image.name], context, cold=False)
+            say(drains_as_first_process(made[-1], context))
             for line in live_editing(context):
                 say(line)
     finally:
@@ -342,7 +419,7 @@ def run_containers(*, write: bool) -> int:
     except Failed as failed:
         print(f"FAIL  {failed}")
         return 1
-    text = table(made) + f"\n{conditions(version)}\n"
+    text = table(made) + f"\n{conditions(version, made[-1].python)}\n"
     print(f"\n{text}\nWhere the bytes are:")
     for image in made:
         print(f"  {image.name}")
@@ -368,9 +445,18 @@ def table(made: list[Image]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def conditions(version: str) -> str:
-    """Say when and on what it was measured."""
-    today = datetime.date.today().isoformat()
+def conditions(version: str, python: str) -> str:
+    """Say when and on what it was measured; a base image that is not what its name says was made on this machine."""
+    base = base_image()
+    named = re.search(r"python:([\d.]+)", base)
+    local = "" if named and python.endswith(f" {named[1]}") else f", made on this machine under the name {base}"
+    today, cores = datetime.date.today().isoformat(), os.cpu_count()
     return (
-        f"Measured on {today} with Docker Engine {version}, {os.cpu_count()} cores; starts are the median of {STARTS}."
+        f"Measured on {today} with Docker Engine {version}, {cores} cores; starts are the median of {STARTS}.\n"
+        f"The base image held {python}{local}."
     )
+
+
+def base_image() -> str:
+    """Return what the Dockerfiles build on."""
+    return (FOLDER / "exercise_1_Dockerfile").read_text(encoding="utf-8").split("\nFROM ")[1].split()[0]
