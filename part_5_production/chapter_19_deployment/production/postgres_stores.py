@@ -247,7 +247,8 @@ class PostgresCosts(CostDashboard):
     def _open(self, path: str) -> Any:
         engine = Engine(path)
         tables = SCHEMA.replace(" WITHOUT ROWID", "").replace("INTEGER", "BIGINT").replace("REAL", "DOUBLE PRECISION")
-        engine.execute(f"SELECT pg_advisory_lock({SETUP})")
+        while not engine.execute(f"SELECT pg_try_advisory_lock({SETUP})").fetchone()[0]:
+            time.sleep(0.05)
         try:
             for statement in filter(str.strip, tables.split(";")):
                 engine.execute(statement)
@@ -360,7 +361,12 @@ async def open_postgres(config: Production, rest: dict[str, Any]) -> AsyncIterat
 async def set_up(pool: Pool, saver: AsyncPostgresSaver) -> bool:
     """Make the tables, one process at a time; returns whether pgvector is there for the shared answers."""
     async with pool.connection() as db:
-        await db.execute("SELECT pg_advisory_lock(%s)", (SETUP,))
+        # Asking again and again, since the saver makes an index concurrently: that waits for every statement under way,
+        # and so for one that waits for this lock.
+        ours: dict[str, Any] | None = None
+        while not ours or not ours["got"]:  # noqa: ASYNC110  (other processes set no Event of ours)
+            await asyncio.sleep(0.05 if ours else 0)
+            ours = await (await db.execute(f"SELECT pg_try_advisory_lock({SETUP}) AS got")).fetchone()
         try:
             await saver.setup()
             for statement in filter(str.strip, INDEX.split(";")):
@@ -374,4 +380,4 @@ async def set_up(pool: Pool, saver: AsyncPostgresSaver) -> bool:
                 await db.execute(statement)
             return True
         finally:
-            await db.execute("SELECT pg_advisory_unlock(%s)", (SETUP,))
+            await db.execute(f"SELECT pg_advisory_unlock({SETUP})")

@@ -41,7 +41,8 @@ from saq.queue.redis import RedisQueue
 from production.settings import Production
 from production.stores import JOBS_DRAIN_S, Jobs, Stores, Work
 
-TIMEOUT_S = 2.0  # for one answer of Redis
+TIMEOUT_S = 3.0  # for one answer of Redis
+CONNECTIONS = 32  # of one process, for what takes no time
 ATTEMPTS = 3  # of one job; then it takes its process down each time
 HEARTBEAT_S = 10
 LOOK_S = 2.0  # how often the lines are looked over for what a killed process left undone
@@ -427,7 +428,11 @@ async def open_redis(config: Production, stores: Stores) -> AsyncIterator[Stores
     assert config.redis_url
     url = config.redis_url.get_secret_value()
     retry = Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), retries=2)
-    quick = redis.Redis.from_url(url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, retry=retry)
+    pool = redis.BlockingConnectionPool.from_url(  # a burst waits for a connection, and does not open hundreds
+        url, max_connections=CONNECTIONS, timeout=TIMEOUT_S, socket_timeout=TIMEOUT_S,
+        socket_connect_timeout=TIMEOUT_S, retry=retry,
+    )  # fmt: skip
+    quick = redis.Redis.from_pool(pool)
     patient = redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=TIMEOUT_S)  # waits for jobs
 
     def open_jobs(work: Work) -> AbstractAsyncContextManager[Jobs]:
