@@ -364,7 +364,7 @@ async def set_up(pool: Pool, saver: AsyncPostgresSaver) -> bool:
         # Asking again and again, since the saver makes an index concurrently: that waits for every statement under way,
         # and so for one that waits for this lock.
         ours: dict[str, Any] | None = None
-        while not ours or not ours["got"]:  # noqa: ASYNC110  (other processes set no Event of ours)
+        while not ours or not ours["got"]:
             await asyncio.sleep(0.05 if ours else 0)
             ours = await (await db.execute(f"SELECT pg_try_advisory_lock({SETUP}) AS got")).fetchone()
         try:
