@@ -568,7 +568,8 @@ def test_libraries_warnings_threads_and_uvicorn_come_out_as_json_and_all_is_undo
             server.error("Uvicorn fails", extra={"color_message": "red"})
             access.error("GET /?secret=1")
             assert not access.hasHandlers()
-            logging.getLogger("httpx").info("GET http://user:password@host")
+            for name in ("httpx", "httpx2"):
+                logging.getLogger(name).info("GET http://user:password@host")
             warnings.filterwarnings("always", "old")
             warnings.warn("old", stacklevel=1)
             thread = threading.Thread(target=lambda: 1 / 0)

@@ -80,7 +80,8 @@ SIGNS = re.compile(rf"@|{KEYS}")
 WORDS = re.compile("bearer|api_key|api-key|apikey|token|secret|passw|authorization")
 DIGITS = re.compile(r"\d[ -]?\d[ -]?\d(?:[ -]?\d){10}")
 NOT_EXTRA = frozenset((*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message"))
-LEFT_OUT = ("uvicorn.access", "httpx")  # RequestLogMiddleware says the same and more; URLs may carry passwords
+# RequestLogMiddleware says the same and more; URLs may carry passwords. openai 2 is built on httpx, 3 on httpx2.
+LEFT_OUT = ("uvicorn.access", "httpx", "httpx2")
 
 log = logging.getLogger(__name__)
 _encode = json.JSONEncoder(check_circular=False).encode  # _plain has cut every circle
