@@ -24,6 +24,7 @@ SCRUBBED = (
     "LOG_",
     "ALERT_",
     "COSTS_",
+    "OTEL_",
 )
 
 

@@ -7,13 +7,9 @@ import contextlib
 import dataclasses
 import itertools
 import json
-import os
 import random
-import shutil
 import socket
-import subprocess
 import threading
-import time
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -36,6 +32,7 @@ from openai import AsyncOpenAI
 from shared.api import caller_id
 from shared.config import Settings
 from shared.offline import Fault, OfflineModel
+from tests.kit.browser import Browser, opened
 
 SETTINGS = Settings(openai_api_key="sk-test", api_keys=("key-of-alice", "key-of-bob"))
 ALICE, BOB = {"X-API-Key": "key-of-alice"}, {"X-API-Key": "key-of-bob"}
@@ -428,79 +425,10 @@ def test_the_page_brings_all_it_needs_and_its_policy_allows_nothing_else() -> No
 
 # ---------------------------------------------------------------- in a browser
 
-BROWSER_S = 60.0  # then it is gone, and the test fails
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-
-class Browser:
-    """A headless Chromium, spoken to over a pipe."""
-
-    def __init__(self, folder: Path) -> None:
-        (theirs_in, self._out), (self._in, theirs_out) = os.pipe(), os.pipe()
-        flags = (
-            "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            "--disable-dev-shm-usage", "--remote-debugging-pipe", f"--user-data-dir={folder}",
-        )  # fmt: skip
-        script = f"exec {CHROMIUM} {' '.join(flags)} about:blank 3<&{theirs_in} 4>&{theirs_out}"
-        self._process = subprocess.Popen(
-            ["bash", "-c", script], pass_fds=(theirs_in, theirs_out),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"HOME": str(folder)},
-        )  # fmt: skip
-        os.close(theirs_in)
-        os.close(theirs_out)
-        self._patience = threading.Timer(BROWSER_S, self._process.kill)
-        self._patience.start()
-        self._ids, self._rest, self.events = itertools.count(1), b"", list[Any]()
-        self._session: dict[str, str] = {}
-        page = next(t for t in self("Target.getTargets")["targetInfos"] if t["type"] == "page")
-        session = self("Target.attachToTarget", targetId=page["targetId"], flatten=True)["sessionId"]
-        self._session = {"sessionId": session}
-        for domain in ("Page", "Runtime", "Log"):
-            self(f"{domain}.enable")
-
-    def __call__(self, method: str, **params: Any) -> Any:
-        number = next(self._ids)
-        message = {"id": number, "method": method, "params": params} | self._session
-        os.write(self._out, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._read()
-            if answer.get("id") == number:
-                assert "result" in answer, answer
-                return answer["result"]
-            self.events.append(answer)
-
-    def _read(self) -> Any:
-        while b"\0" not in self._rest:
-            part = os.read(self._in, 1 << 20)
-            assert part, "the browser has gone"
-            self._rest += part
-        message, _, self._rest = self._rest.partition(b"\0")
-        return json.loads(message)
-
-    def open(self, url: str) -> None:
-        self("Page.navigate", url=url)
-        while self.run("document.readyState === 'complete' && location.href") != url:
-            time.sleep(0.01)
-
-    def run(self, script: str) -> Any:
-        return self("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)["result"].get("value")
-
-    def close(self) -> None:
-        self._patience.cancel()
-        self._process.kill()
-        self._process.wait()
-        os.close(self._in)
-        os.close(self._out)
-
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[Browser]:
-    if CHROMIUM is None or shutil.which("bash") is None:
-        pytest.skip("no Chromium here")
-    browser = Browser(tmp_path)
-    yield browser
-    browser.close()
+    yield from opened(tmp_path)
 
 
 @pytest.fixture
@@ -563,17 +491,13 @@ def test_the_page_works_under_its_policy_on_a_phone_and_for_a_screen_reader(brow
         event for event in browser.events if event.get("method") in ("Log.entryAdded", "Runtime.exceptionThrown")
     ]
     assert all("401" in json.dumps(trouble) or "favicon" in json.dumps(trouble) for trouble in troubles), troubles
-    if folder := os.environ.get("SCREENSHOTS"):
-        import base64
-
-        browser.run(typed.replace("KEY", "'key-of-alice'"))
-        for width in (360, 1100):
-            browser(
-                "Emulation.setDeviceMetricsOverride", width=width, height=740, deviceScaleFactor=1, mobile=width < 500
-            )
-            browser.run("new Promise(done => setTimeout(done, 300))")
-            picture = browser("Page.captureScreenshot", captureBeyondViewport=True)["data"]
-            Path(folder, f"metrics-{width}.png").write_bytes(base64.b64decode(picture))
+    browser.run(typed.replace("KEY", "'key-of-alice'"))
+    browser.run(wait.replace("CONDITION", "document.querySelector('#tokens').innerText.includes('uncounted')"))
+    for width in (360, 1100):
+        for dark in (False, True):
+            browser.resize(width, dark=dark)
+            assert browser.too_faint() == []
+            browser.picture(f"metrics-{width}{'-dark' if dark else ''}")
 
 
 # ---------------------------------------------------------------- the script

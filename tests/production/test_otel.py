@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -245,3 +246,23 @@ def test_missing_packages_are_named_with_their_remedy(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp.proto.http", None)
     with pytest.raises(SettingsError, match=r"pip install -r production/requirements.txt"):
         Telemetry.from_environment({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"})
+
+
+async def test_the_service_sends_what_it_does(receiver: Receiver, tmp_path: Path, environment: Any) -> None:
+    from tests.production.test_app import service
+
+    environment(OTEL_EXPORTER_OTLP_ENDPOINT=f"http://127.0.0.1:{receiver.server_port}")
+    async with service(tmp_path) as (http, _):
+        answer = await http.post("/v1/chat", json={"message": "What is 6 * 7?"}, headers={"traceparent": PARENT})
+        assert "42" in answer.json()["response"]
+        async with http.stream("POST", "/v1/chat/stream", json={"message": "What is 6 * 8?"}) as streamed_answer:
+            assert "48" in "".join([text async for text in streamed_answer.aiter_text()])
+        queued = await http.post("/v1/chat/queue", json={"message": "What is 6 * 9?"})
+        assert queued.status_code == 202
+        done = await http.get(f"/v1/status/{queued.json()['request_id']}?wait=5")
+        assert "54" in done.text
+    calls = [span for span in receiver.spans if span.name.startswith("chat ")]
+    assert len(calls) == 3 and all(attributes(call)["gen_ai.usage.input_tokens"] > 0 for call in calls)
+    outer = next(span for span in receiver.spans if span.name == "POST /v1/chat")
+    assert outer.trace_id.hex() == PARENT.split("-")[1] and calls[0].trace_id == outer.trace_id
+    assert {"POST /v1/chat/stream", "POST /v1/chat/queue"} <= {span.name for span in receiver.spans}

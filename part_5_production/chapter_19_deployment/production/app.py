@@ -33,19 +33,22 @@ from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.types import ASGIApp
 
-from production import looks, routes
+from production import looks, operator_page, routes
 from production.alerts import Messenger
 from production.chat import Chat
+from production.otel import Telemetry, asked, served, streamed
 from production.settings import Production
 from production.stores import CLEANUP_S, Stores, open_stores, store_errors
-from shared.agent import SYSTEM_PROMPT, ModelError, build_agent
+from shared.agent import SYSTEM_PROMPT, ModelError, ask, build_agent, stream
 from shared.api import base_app
+from shared.config import environment
 from shared.pricing import cost_usd
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 ALWAYS_OPEN = frozenset(("/health", "/health/live", "/health/ready", "/metrics"))  # while the service drains
+LOOKS = ALWAYS_OPEN | {"/costs", "/operator"}  # looking must not change what is seen
 RETRY_STORE_S = 5
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,8 @@ log = logging.getLogger(__name__)
 def create_app(config: Production | None = None, *, client: AsyncOpenAI | None = None) -> FastAPI:
     """Build the service; the `config` defaults to the environment's, the `client` is made from the config."""
     config = config or Production.from_environment()
+    telemetry = Telemetry.from_environment(environment())
+    traced = asked(ask, telemetry), streamed(stream, telemetry)
     opened: concurrent.futures.Future[Stores] = concurrent.futures.Future()  # the agent loads in a thread meanwhile
     clients: list[AsyncOpenAI] = []
 
@@ -66,6 +71,8 @@ def create_app(config: Production | None = None, *, client: AsyncOpenAI | None =
         async with contextlib.AsyncExitStack() as stack:
             stack.enter_context(json_logging())
             stack.callback(flush_logs)
+            if telemetry:
+                await stack.enter_async_context(telemetry.running())
             try:
                 stores = state.stores = await stack.enter_async_context(open_stores(config))
             except BaseException as error:
@@ -74,7 +81,7 @@ def create_app(config: Production | None = None, *, client: AsyncOpenAI | None =
             opened.set_result(stores)
             state.agent.turn = stores.turn or state.agent.turn
             await state.agent.graph()
-            chat = state.chat = Chat(config, state.agent, stores, state.router, state.metrics, outgoing)
+            chat = state.chat = Chat(config, state.agent, stores, state.router, state.metrics, outgoing, *traced)
             chat.open(clients[0])
 
             async def work(request: QueuedRequest) -> str:
@@ -113,6 +120,7 @@ def create_app(config: Production | None = None, *, client: AsyncOpenAI | None =
         app.add_exception_handler(kind, store_is_down)
     app.include_router(routes.router)
     app.include_router(looks.router)
+    app.include_router(operator_page.router)
 
     policy = page_policy(PAGE, connect_src="'self'", img_src="data:")
 
@@ -127,9 +135,10 @@ def create_app(config: Production | None = None, *, client: AsyncOpenAI | None =
         lambda inner: TrustedHostMiddleware(inner, allowed_hosts=config.allowed_hosts.split(","), www_redirect=False),
         SecurityHeaders,
         lambda inner: AlertMiddleware(inner, monitor=state.monitor, courier=courier),
-        lambda inner: MetricsMiddleware(inner, metrics=state.metrics),
+        lambda inner: looks.Unless(LOOKS, inner, MetricsMiddleware(inner, metrics=state.metrics)),
         RequestLogMiddleware,
         RequestIdMiddleware,
+        lambda inner: served(inner, telemetry),
     )
     return app
 

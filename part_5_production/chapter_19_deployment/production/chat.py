@@ -81,6 +81,8 @@ class Chat:
     router: SmartModelRouter
     metrics: Metrics
     outgoing: OutputFilter
+    asking: Any = ask  # the agent's own, or traced
+    streaming: Any = stream
     breaker: Breaker = field(default_factory=Breaker)
     cache: SemanticCache | None = None
     embedder: Embedder | None = None
@@ -127,8 +129,8 @@ class Chat:
         with self._told(message, conversation_id, route) as told:
             async with self._deadline(), self._budget(route):
                 with self._guarded():
-                    pieces = stream(self.agent, message, thread, model=route.model)
-                    async with contextlib.aclosing(pieces):  # type: ignore[type-var]  # it is an async generator
+                    pieces = self.streaming(self.agent, message, thread, model=route.model)
+                    async with contextlib.aclosing(pieces):
                         async for piece in pieces:
                             if isinstance(piece, Reply):
                                 self._count(caller, conversation_id, route, piece)
@@ -187,7 +189,7 @@ class Chat:
 
     async def _ask(self, caller: str, message: str, thread: str, route: Route, turn_id: str | None) -> Reply:
         with self._guarded():
-            reply = await ask(self.agent, message, thread, model=route.model, turn_id=turn_id)
+            reply: Reply = await self.asking(self.agent, message, thread, model=route.model, turn_id=turn_id)
         self._count(caller, thread.partition("/")[2], route, reply)
         return reply
 

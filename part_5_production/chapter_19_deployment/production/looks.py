@@ -9,6 +9,7 @@ import exercise_3_19_6_solution as costs_of
 from exercise_3_19_7_solution import page_policy
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from production.stores import ready
 from shared.api import require_api_key
@@ -16,6 +17,17 @@ from shared.api import require_api_key
 router = APIRouter()
 FRESH = {"Cache-Control": "no-store", "Vary": "Accept"}
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Unless:
+    """Pure ASGI: `inner` for some paths, and the `layer` around it for all others."""
+
+    def __init__(self, paths: frozenset[str], inner: ASGIApp, layer: ASGIApp) -> None:
+        self._paths, self._inner, self._layer = paths, inner, layer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        await (self._inner if scope.get("path") in self._paths else self._layer)(scope, receive, send)
 
 
 @router.api_route("/health/live", methods=["GET", "HEAD"])
