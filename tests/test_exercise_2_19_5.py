@@ -291,8 +291,12 @@ async def test_failure_a_worker_cancelled_from_outside_is_replaced_busy_or_idle(
         queued = await queue.enqueue("busy")
         for _ in range(2):
             await settle()
-            for task in list(queue._tasks):
+            before = set(queue._tasks)
+            for task in before:
                 task.cancel()
+            await settle()
+            assert all(task.done() for task in before), "who is cancelled from outside ends"
+            assert len(queue._tasks) == len(before)
         status = await queue.wait(queued.request_id, 9)
         assert status is not None and (status.status, status.error) == ("failed", "interrupted")
         again = await queue.enqueue("again")
@@ -517,6 +521,19 @@ def test_edge_nothing_works_with_a_bound_of_zero(wrong: str) -> None:
         RequestQueue(**arguments)
 
 
+def test_edge_less_than_a_second_is_a_bound_as_well() -> None:
+    assert RequestQueue(work=echo, keep_s=0.5, timeout_s=0.5)
+
+
+async def test_before_it_is_started_and_after_its_end_nothing_is_accepted() -> None:
+    queue = RequestQueue(work=echo)
+    for _ in range(2):
+        with pytest.raises(QueueFull, match="stopping"):
+            await queue.enqueue("x")
+        async with queue:
+            await queue.enqueue("x")
+
+
 # ---------------------------------------------------------------- the same request again
 
 
@@ -538,6 +555,16 @@ async def test_abuse_the_same_key_for_another_request_is_a_conflict() -> None:
         for message, conversation in (("y", "c"), ("x", "d"), ("x", None)):
             with pytest.raises(IdempotencyConflict, match="use a new key"):
                 await queue.enqueue(message, conversation_id=conversation, idempotency_key="k")
+
+
+async def test_edge_a_key_is_free_again_when_its_request_is_forgotten() -> None:
+    clock = Clock()
+    async with RequestQueue(work=echo, clock=clock, keep_s=900, sweep_s=9e9) as queue:
+        first = await queue.enqueue("x", idempotency_key="k")
+        await queue.wait(first.request_id, 9)
+        clock.now += 900
+        second = await queue.enqueue("y", idempotency_key="k")
+        assert second.request_id != first.request_id
 
 
 async def test_keys_are_the_callers_own() -> None:
@@ -621,6 +648,24 @@ async def test_edge_the_order_survives_several_restarts(tmp_path: Path) -> None:
         assert [queue._position(job) for job in queue.requests.values()] == list(range(1, 10))
         await queue.wait(next(reversed(queue.requests)), 9)
     assert order == [f"{message}{copy}" for message in "abc" for copy in range(3)]
+
+
+async def test_edge_who_waited_through_a_restart_stays_before_who_comes_then(tmp_path: Path) -> None:
+    file, order = tmp_path / "queue.db", []
+
+    async def note(request: QueuedRequest) -> str:
+        order.append(request.message)
+        return ""
+
+    async with RequestQueue(1, work=note, journal=Journal(file)) as queue:
+        for _ in range(2):
+            await queue.cancel((await queue.enqueue("gone")).request_id)
+        await queue.enqueue("first")
+    async with RequestQueue(1, work=note, journal=Journal(file)) as queue:
+        await queue.enqueue("second")
+    async with RequestQueue(1, work=note, journal=Journal(file)) as queue:
+        await queue.wait(next(reversed(queue.requests)), 9)
+    assert order == ["first", "second"]
 
 
 async def test_abuse_two_queues_on_one_file_are_refused(tmp_path: Path) -> None:

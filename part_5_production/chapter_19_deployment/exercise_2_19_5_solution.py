@@ -157,7 +157,7 @@ class RequestQueue:
         self._left_early: list[int] = []  # what has left the line behind it, sorted
         self._seq = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._open, self._stopped = False, False
+        self._open = self._stopped = False
 
     # ------------------------------------------------------------ for callers
 
@@ -273,7 +273,7 @@ class RequestQueue:
                     self._journal.save(job)
                 self._finish(job, "completed", await self._work(self._view(job)))
             except asyncio.CancelledError:
-                if job.finished_at is None or self._stopped:
+                if job.finished_at is None:
                     raise  # the worker was cancelled, not the request
             except Exception as error:
                 code = str(getattr(error, "code", None) or "internal_error")
