@@ -20,7 +20,7 @@ help:
 	@echo "  make demo                      run all that are ready, one after the other"
 	@echo "  make list                      the 21 exercises, and which are ready"
 	@echo "  make check EX=19.2.3           check our solution"
-	@echo "  make check EX=19.2.3 MINE=my_app.py[:app]            check yours (REPLAY=1 shows the failing request)"
+	@echo "  make check EX=19.2.3 MINE=my_app.py[:app]            check yours (REPLAY=1 shows the failing request, WATCH=1 checks on)"
 	@echo "  make check EX=19.2.3 MINE=http://127.0.0.1:8000 KEY=my-key"
 	@echo "  make hint EX=19.2.3            what to look at next (LEVEL=1, 2 or 3; CHECK=retry-after)"
 	@echo "  make check-all                 everything: references, attempts, unit tests; one table (PINS=book)"
@@ -45,7 +45,7 @@ list: $(VENV)/ready
 	@$(PY) -m tests list
 
 check: $(VENV)/ready
-	@$(PY) -m tests check $(call needs,EX) $(if $(MINE),--mine "$(MINE)") $(if $(KEY),--key "$(KEY)") $(if $(REPLAY),--replay)
+	@$(PY) -m tests check $(call needs,EX) $(if $(MINE),--mine "$(MINE)") $(if $(KEY),--key "$(KEY)") $(if $(REPLAY),--replay) $(if $(WATCH),--watch)
 
 hint: $(VENV)/ready
 	@$(PY) -m tests hint $(call needs,EX) $(if $(LEVEL),--level $(LEVEL)) $(if $(CHECK),--check $(CHECK))

@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     sub.add_argument("--mine", metavar="FILE[:app]|URL", help="your file, or where your app runs")
     sub.add_argument("--key", default="", metavar="A[,B]", help="API keys that your app accepts")
     sub.add_argument("--replay", action="store_true", help="show the failing request as a command to paste")
+    sub.add_argument("--watch", action="store_true", help="check again whenever a file changes")
     sub.add_argument("--at", metavar="HH:MM:SS", help="let the app's clock start at this local time of today")
     sub = command("hint", "what to look at next; three levels", hint, exercise="required")
     sub.add_argument("--level", type=int, choices=(1, 2, 3), default=1)
@@ -117,9 +118,10 @@ def serve(args: argparse.Namespace) -> int:
 
 def check(args: argparse.Namespace) -> int:
     """Judge one target and print the report."""
-    from tests.kit.checking import check_one
+    from tests.kit.checking import check_and_watch, check_one
 
-    return check_one(the(args), args.mine, args.key, replay=args.replay, at=args.at)
+    one = check_and_watch if args.watch else check_one
+    return one(the(args), args.mine, args.key, replay=args.replay, at=args.at)
 
 
 def hint(args: argparse.Namespace) -> int:

@@ -15,6 +15,10 @@ from tests.kit.contract import NotChecked, check, expect
 from tests.kit.files import Files, Place, git_ignores
 from tests.kit.images import Build, build_of
 
+WORTH_THINKING = (
+    "ours has no key, port or host in the image, so one image serves everywhere; does yours run with `docker run -e`?"
+)
+
 SLIM = "19.1.1 bullet 1"
 PINNED = "19.1.1 bullet 2"
 USER = "19.1.1 bullet 3"

@@ -17,6 +17,10 @@ from tests.kit.dockerfile import Copy, Stage, split
 from tests.kit.files import Files
 from tests.kit.images import Build, build_of
 
+WORTH_THINKING = (
+    "ours compiles the bytecode in the first stage, because a read-only container cannot; where does yours do it?"
+)
+
 CHAPTER = "19.1.2"
 TOOLS = re.compile(r"\b(?:build-essential|gcc|g\+\+|clang|cmake|make|cargo|rustc|python3?-dev|libc6?-dev|musl-dev)\b")
 SITE = re.compile(r"/usr/local/lib(?:/python3[.\w*]*(?:/site-packages)?)?/?$|/usr/local/?$")

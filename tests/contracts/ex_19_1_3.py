@@ -16,6 +16,8 @@ from tests.kit.contract import NotChecked, check, expect
 from tests.kit.files import Files
 from tests.kit.images import Build, build_of
 
+WORTH_THINKING = "ours starts without a .env as well (required: false), as a fresh clone has none; does yours?"
+
 NAMES = (
     "exercise_3_docker-compose.yml", "docker-compose.yml", "docker-compose.yaml", "compose.yaml", "compose.yml",
 )  # fmt: skip

@@ -22,6 +22,10 @@ from shared.offline import Fault
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
+WORTH_THINKING = (
+    "ours keeps one checkpoint per conversation: the saver's default keeps the whole history once for every turn."
+)
+
 BULLET_1 = "19.2.1 bullet 1"
 BULLET_2 = "19.2.1 bullet 2"
 LIST = "/v1/conversations"

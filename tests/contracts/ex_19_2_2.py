@@ -13,6 +13,10 @@ from typing import Any
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
+WORTH_THINKING = (
+    "ours counts what a reader sees (after NFC, zero-width characters are blank), and never repeats the message."
+)
+
 BULLET_1 = "19.2.2 bullet 1"
 BULLET_2 = "19.2.2 bullet 2"
 BULLET_3 = "19.2.2 bullet 3"

@@ -12,6 +12,10 @@ import re
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
+WORTH_THINKING = (
+    "ours is exact in any 60 seconds: a window that starts anew every minute lets 19 requests through in one of them."
+)
+
 LIMIT = 10
 BULLET_1 = "19.2.3 bullet 1"
 BULLET_2 = "19.2.3 bullet 2"

@@ -15,6 +15,10 @@ from tests.kit.contract import NotChecked, check, expect
 from tests.kit.files import Files, Place
 from tests.kit.markdown import Section
 
+WORTH_THINKING = (
+    "ours asks the service itself before and after (preflight, verify): who repeats your checks at the next deployment?"
+)
+
 PLATFORM = re.compile(
     r"\b(?:render|railway|fly\.io|heroku|cloud run|app runner|google cloud|gcp|aws|azure|digital ?ocean|koyeb|"
     r"hetzner|vercel|northflank|scaleway|linode|kubernetes|modal|hugging ?face)\b",

@@ -14,6 +14,10 @@ from tests.kit.app import App
 from tests.kit.contract import NotChecked, check, expect
 from tests.kit.restart import Started, run_script, start_alone
 
+WORTH_THINKING = (
+    "ours names all problems at once, and a misspelt variable (PROT) is one; yours may run on a default nobody chose."
+)
+
 BULLET_1 = "19.3.2 bullet 1"
 BULLET_2 = "19.3.2 bullet 2"
 BULLET_3 = "19.3.2 bullet 3"

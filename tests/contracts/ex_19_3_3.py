@@ -16,6 +16,8 @@ from tests.kit.files import Files, Place
 from tests.kit.images import KEY, SECRET
 from tests.kit.markdown import Section
 
+WORTH_THINKING = "a test runs every command of ours; which of yours did nobody type since it was written?"
+
 NEEDS = "19.3.3 bullet 1"
 STEPS = "19.3.3 bullet 2"
 VARIABLES = "19.3.3 bullet 3"

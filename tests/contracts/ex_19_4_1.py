@@ -20,6 +20,8 @@ from shared.offline import text_of
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
+WORTH_THINKING = "ours writes in a thread of its own, and redacts before it cuts: half a key in a log is still a leak."
+
 BULLET_1 = "19.4.1 bullet 1"
 BULLET_2 = "19.4.1 bullet 2"
 BULLET_3 = "19.4.1 bullet 3"

@@ -20,6 +20,8 @@ from shared.offline import BadRequest, text_of
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
+WORTH_THINKING = "ours never grows with the traffic: what do your lists hold after a day of ten requests a second?"
+
 BULLET_1 = "19.4.2 bullet 1"
 BULLET_2 = "19.4.2 bullet 2"
 BULLET_3 = "19.4.2 bullet 3"

@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING
 
 from tests.kit.contract import NotChecked, check, expect
 
+WORTH_THINKING = (
+    "ours sends at a constant rate, too: clients that wait for their answer stop asking when the server stalls."
+)
+
 if TYPE_CHECKING:
     from tests.kit.files import Files
 

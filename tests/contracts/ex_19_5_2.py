@@ -22,6 +22,8 @@ from shared.offline import BadRequest, text_of
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
+WORTH_THINKING = "ours refuses when the line is full, and forgets results in time: how long does yours remember?"
+
 BULLETS = [f"19.5.2 bullet {number}" for number in range(1, 6)]
 WAITING = {
     "queued",

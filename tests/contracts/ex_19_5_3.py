@@ -21,6 +21,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
+WORTH_THINKING = "ours answers readiness with 503 and liveness with 200 while it drains: who tells your load balancer?"
+
 BULLETS = [f"19.5.3 bullet {number}" for number in range(1, 5)]
 GONE_S = 5.0  # real seconds in which a process with nothing to do has to be gone
 HEARD_S = 0.3

@@ -14,6 +14,8 @@ from typing import Any
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
+WORTH_THINKING = "ours sends what it does not know up, not down, and counts hard questions that went to a weak model."
+
 BULLETS = tuple(f"19.6.1 bullet {number}" for number in range(1, 5))
 SIMPLE = ("Hello!", "What is the capital of France?", "What is 2 + 2?")
 MEDIUM = (
@@ -168,6 +170,11 @@ def logs_model(app: App) -> None:
         )
 
 
+LENGTH = re.compile(
+    r"(?:length|len|chars?|characters|words?|score)\W{0,4}\d+|\d+ ?(?:chars?|characters|words?)|[<>]=? ?\d+"
+)
+
+
 @check(
     "Logs which model was selected and why: the reason is there",
     chapter=BULLETS[2],
@@ -194,7 +201,7 @@ def logs_reason(app: App) -> None:
             " ",
             text,
         )
-        reasons.add(" ".join(re.findall(r"[a-z]{3,}", text)))
+        reasons.add(" ".join((*re.findall(r"[a-z]{3,}", text), *LENGTH.findall(text))))
         expect(
             bool(re.search(r"[a-z]{3,}", text)) and len(text.split()) > 0,
             when="a chat, and what your app wrote about it",

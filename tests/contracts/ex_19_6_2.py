@@ -11,6 +11,10 @@ import re
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
+WORTH_THINKING = (
+    "ours asks a guard after the threshold: to embeddings 10 USD and 100 USD, or safe and not safe, are nearly one."
+)
+
 BULLET_1 = "19.6.2 bullet 1"
 BULLET_2 = "19.6.2 bullet 2"
 BULLET_3 = "19.6.2 bullet 3"

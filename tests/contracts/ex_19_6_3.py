@@ -16,6 +16,10 @@ from typing import Any
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
+WORTH_THINKING = (
+    "ours counts in whole nano-dollars, so hours, models and conversations add up to the same total, to the last one."
+)
+
 BULLETS = tuple(f"19.6.3 bullet {number}" for number in range(1, 6))
 LONG = "a " * 450  # short enough for a service that limits messages to 1000 characters
 TOLERANCE = 0.3

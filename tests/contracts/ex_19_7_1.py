@@ -15,6 +15,10 @@ from typing import Any
 from tests.kit.contract import NotChecked, expect
 from tests.kit.tool import Tool, tool_check
 
+WORTH_THINKING = (
+    "ours follows a value through assignments, and starts the app with canaries to see where they come out."
+)
+
 AGENT = """\
 import logging
 import os

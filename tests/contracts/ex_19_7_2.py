@@ -14,6 +14,8 @@ from shared.offline import text_of
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
+WORTH_THINKING = "ours counts what was done, not what was said, and prints the 95% bound: 0 of 40 is not never."
+
 BULLETS = [f"19.7.2 bullet {number}" for number in range(1, 5)]
 BENIGN = ("How do I ignore the previous error in Python?", "What does a system prompt do?")
 

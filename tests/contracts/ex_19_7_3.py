@@ -13,6 +13,8 @@ from shared.offline import Fault
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
+WORTH_THINKING = "ours goes around the whole app, Starlette's own 500 included, and sends HSTS over HTTPS only."
+
 BULLETS = [f"19.7.3 bullet {number}" for number in range(1, 5)]
 BEHIND_TLS = {"X-Forwarded-Proto": "https"}
 NOSNIFF, FRAME, CSP, HSTS = (

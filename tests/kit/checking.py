@@ -6,11 +6,27 @@ import datetime
 import sys
 
 from tests.chapter import ROOT, Exercise
-from tests.kit import report
-from tests.kit.contract import contract, reads_files
+from tests.kit import remembered, report
+from tests.kit.contract import contract, reads_files, worth_thinking
 from tests.kit.target import CannotRun, Target
+from tests.kit.watching import watch
 
 SERVED = "http://127.0.0.1:8000"  # where uvicorn puts an app unless told otherwise
+
+
+def check_and_watch(
+    exercise: Exercise, mine: str | None, keys: str, *, replay: bool = False, at: str | None = None
+) -> int:
+    """Check again after every change, until Ctrl-C."""
+    try:
+        target = Target.parse(mine or str(exercise.path), keys, documents=reads_files(contract(exercise.id)))
+    except CannotRun as error:
+        _print(f"cannot run  {error}")
+        return 2
+    if target.file is None:
+        print("WATCH=1 looks at files: name yours, as MINE=my_app.py", file=sys.stderr)
+        return 2
+    return watch(target.file, lambda: check_one(exercise, mine, keys, replay=replay, at=at))
 
 
 def check_one(exercise: Exercise, mine: str | None, keys: str, *, replay: bool = False, at: str | None = None) -> int:
@@ -39,6 +55,9 @@ def check_one(exercise: Exercise, mine: str | None, keys: str, *, replay: bool =
         print(f"next: make hint EX={exercise.id}, then make check EX={exercise.id}{again}")
     elif mine and status == 0:
         print(f"ours, to compare: {exercise.path.relative_to(ROOT).as_posix()}")
+        print(f"worth thinking about: {worth_thinking(exercise.id)}")
+    if mine:
+        remembered.remember(exercise.id, judged.verdicts)
     return status
 
 

@@ -6,14 +6,17 @@ import re
 from pathlib import Path
 
 from tests.chapter import FOLDER, ROOT, markdown, progress, table
+from tests.kit import remembered
 
 READMES = {ROOT / "README.md": "part_5_production/chapter_19_deployment/", FOLDER / "README.md": ""}
 
 
 def print_table() -> None:
-    """Print number, heading, status and what it builds."""
+    """Print number, heading, status, what it builds, and how far the learner's own one has come."""
+    found = remembered.reached()
     for number, heading, builds, status in table():
-        print(f"{number}  {status:<8} {heading:<33} {builds}")
+        yours = remembered.in_words(number, found)
+        print(f"{number}  {status:<8} {heading:<33} {builds}" + (f"  [{yours}]" if yours else ""))
     print(f"\n{progress()}")
 
 
