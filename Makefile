@@ -15,7 +15,7 @@ PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
 help:
 	@echo "Chapter 19, Deployment and Scaling: solutions that run, and checks for yours"
 	@echo
-	@echo "  make run EX=19.2.3             run one exercise (SERVE=1 keeps it up)"
+	@echo "  make run EX=19.2.3             run one exercise (SERVE=1 keeps it up, LIVE=1 asks the real API)"
 	@echo "  make serve                     all exercises in one service, with the stand-in model (EX=19.2.3: just that one)"
 	@echo "  make demo                      run all that are ready, one after the other"
 	@echo "  make list                      the 21 exercises, and which are ready"
@@ -33,7 +33,7 @@ help:
 	@echo "No API key and no Docker needed. EX is 19.2.3, 3_19_2 or a file's name."
 
 run: $(VENV)/ready
-	@$(PY) -m tests run $(call needs,EX) $(if $(SERVE),--serve)
+	@$(PY) -m tests run $(call needs,EX) $(if $(SERVE),--serve) $(if $(LIVE),--live)
 
 serve: $(if $(EX),$(VENV)/ready,$(VENV)/ready-to-serve)
 	@$(PY) -m tests $(if $(EX),run $(EX) --serve,serve)
@@ -45,7 +45,7 @@ list: $(VENV)/ready
 	@$(PY) -m tests list
 
 check: $(VENV)/ready
-	@$(PY) -m tests check $(call needs,EX) $(if $(MINE),--mine "$(MINE)") $(if $(KEY),--key "$(KEY)") $(if $(REPLAY),--replay) $(if $(WATCH),--watch)
+	@$(PY) -m tests check $(call needs,EX) $(if $(MINE),--mine "$(MINE)") $(if $(KEY),--key "$(KEY)") $(if $(REPLAY),--replay) $(if $(WATCH),--watch) $(if $(LIVE),--live)
 
 hint: $(VENV)/ready
 	@$(PY) -m tests hint $(call needs,EX) $(if $(LEVEL),--level $(LEVEL)) $(if $(CHECK),--check $(CHECK))

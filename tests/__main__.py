@@ -30,15 +30,16 @@ def main(argv: list[str] | None = None) -> int:
         "--write", action="store_true", help="write the table into the READMEs as well"
     )
     command("demo", "every exercise that is ready, one after the other", demo)
-    command("run", "run one exercise", run_exercise, exercise="required").add_argument(
-        "--serve", action="store_true", help="keep it up"
-    )
+    sub = command("run", "run one exercise", run_exercise, exercise="required")
+    sub.add_argument("--serve", action="store_true", help="keep it up")
+    sub.add_argument("--live", action="store_true", help="with the real API, capped, after asking; never in CI")
     command("serve", "all exercises in one service, with the stand-in model unless OFFLINE says otherwise", serve)
     sub = command("check", "check a solution: ours, or yours with --mine", check, exercise="required")
     sub.add_argument("--mine", metavar="FILE[:app]|URL", help="your file, or where your app runs")
     sub.add_argument("--key", default="", metavar="A[,B]", help="API keys that your app accepts")
     sub.add_argument("--replay", action="store_true", help="show the failing request as a command to paste")
     sub.add_argument("--watch", action="store_true", help="check again whenever a file changes")
+    sub.add_argument("--live", action="store_true", help="with the real API, after asking; never in CI")
     sub.add_argument("--at", metavar="HH:MM:SS", help="let the app's clock start at this local time of today")
     sub = command("hint", "what to look at next; three levels", hint, exercise="required")
     sub.add_argument("--level", type=int, choices=(1, 2, 3), default=1)
@@ -107,6 +108,10 @@ def run_exercise(args: argparse.Namespace) -> int:
         print(f"{exercise.id} is not a script: read {exercise.path.relative_to(ROOT)}", file=sys.stderr)
         return 2
     command = [sys.executable, str(exercise.path), *(["--serve"] if args.serve else [])]
+    if args.live:
+        from tests.kit.live import run_live
+
+        return run_live(command)
     return subprocess.run(command, check=False).returncode
 
 
@@ -120,8 +125,9 @@ def check(args: argparse.Namespace) -> int:
     """Judge one target and print the report."""
     from tests.kit.checking import check_and_watch, check_one
 
-    one = check_and_watch if args.watch else check_one
-    return one(the(args), args.mine, args.key, replay=args.replay, at=args.at)
+    if args.watch:
+        return check_and_watch(the(args), args.mine, args.key, replay=args.replay, at=args.at)
+    return check_one(the(args), args.mine, args.key, replay=args.replay, at=args.at, live=args.live)
 
 
 def hint(args: argparse.Namespace) -> int:

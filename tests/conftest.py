@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.kit import remembered
 from tests.kit.app import Bench
 from tests.kit.child import only_loopback
 from tests.kit.fakes import FakeClock
@@ -53,6 +55,12 @@ def bench() -> Iterator[Bench]:
 def clock() -> FakeClock:
     """A clock that a test moves."""
     return FakeClock()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_remembered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep what tests check out of the reader's own progress."""
+    monkeypatch.setattr(remembered, "FILE", tmp_path / ".progress.json")
 
 
 @pytest.fixture(autouse=True)

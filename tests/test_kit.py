@@ -150,7 +150,8 @@ def test_what_cannot_be_judged_exits_2_and_says_that_nothing_was(capsys: pytest.
 @pytest.mark.usefixtures("at_hand")
 def test_full_marks_name_the_reference_and_exit_0(capsys: pytest.CaptureFixture[str]) -> None:
     assert command(["check", "3_19_2", "--mine", str(ACCEPTED / "ring_of_ten.py")]) == 0
-    assert capsys.readouterr().out.rstrip().endswith("exercise_3_19_2_solution.py")
+    *_, reference, thought = capsys.readouterr().out.rstrip().splitlines()
+    assert reference.endswith("exercise_3_19_2_solution.py") and thought.startswith("worth thinking about: ours")
 
 
 @pytest.mark.parametrize("level", ["1", "2", "3"])

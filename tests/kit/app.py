@@ -19,6 +19,7 @@ import httpx
 
 from tests.kit.clock import Clock
 from tests.kit.contract import NotChecked
+from tests.kit.live import Forwarder
 from tests.kit.standin import StandIn
 from tests.kit.target import KEYS, PATIENCE_S, CannotRun, Process, Starter, Target, last_lines
 
@@ -96,7 +97,12 @@ class App:
     """A target that is up. `key` and `other_key` are two callers' keys; `clock` and `model` are None for a URL."""
 
     def __init__(
-        self, target: Target, base: str, manner: Manner, process: Process | None = None, model: StandIn | None = None
+        self,
+        target: Target,
+        base: str,
+        manner: Manner,
+        process: Process | None = None,
+        model: StandIn | Forwarder | None = None,
     ) -> None:
         self.target, self.base, self.manner = target, base, manner
         self.process, self._model = process, model
@@ -113,7 +119,10 @@ class App:
     @property
     def capabilities(self) -> frozenset[str]:
         """Say what a check may use here."""
-        return frozenset(("http", "clock", "llm", "logs", "env", "signals")) if self.process else frozenset(("http",))
+        if not self.process:
+            return frozenset(("http",))
+        model = {"llm"} if self._model and self._model.controlled else set()
+        return frozenset(("http", "clock", "logs", "env", "signals")) | model
 
     @property
     def clock(self) -> Clock:
@@ -124,7 +133,7 @@ class App:
     @property
     def model(self) -> StandIn:
         """The stand-in model that answers the app."""
-        assert self._model, "a check that disturbs the model must say needs={'llm'}"
+        assert isinstance(self._model, StandIn), "a check that disturbs the model must say needs={'llm'}"
         return self._model
 
     @property
@@ -232,8 +241,8 @@ class App:
 class Bench:
     """Where targets are judged: one stand-in model, one starter; give it back with `close`."""
 
-    def __init__(self, *, patience_s: float = PATIENCE_S) -> None:
-        self.model = StandIn()
+    def __init__(self, *, patience_s: float = PATIENCE_S, model: StandIn | Forwarder | None = None) -> None:
+        self.model = model or StandIn()
         self.starter = Starter()
         self._patience_s = patience_s
         self._manners: dict[Target, Manner] = {}

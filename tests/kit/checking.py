@@ -29,17 +29,28 @@ def check_and_watch(
     return watch(target.file, lambda: check_one(exercise, mine, keys, replay=replay, at=at))
 
 
-def check_one(exercise: Exercise, mine: str | None, keys: str, *, replay: bool = False, at: str | None = None) -> int:
-    """Check one target by the exercise's contract and print the report; returns the exit status."""
+def check_one(
+    exercise: Exercise, mine: str | None, keys: str, *, replay: bool = False, at: str | None = None, live: bool = False
+) -> int:
+    """Check one target by the exercise's contract and print the report; returns the exit status.
+
+    With `live` the model is the real one: checks that must tell it to fail or to wait are not made.
+    """
     from tests.kit.app import Bench
     from tests.kit.judging import judge_target
+    from tests.kit.live import Forwarder, NotLive, go_live
 
     print(f"{exercise.id} {exercise.heading}: {mine or exercise.path.name}\n", flush=True)
     try:
         checks = contract(exercise.id)
         target = Target.parse(mine or str(exercise.path), keys, documents=reads_files(checks))
-        with Bench() as bench:
+        with Bench(model=go_live()) if live else Bench() as bench:
             judged = judge_target(bench, target, checks, at=_today(at))
+            if isinstance(bench.model, Forwarder):
+                _print(f"{bench.model.told()}\n")
+    except NotLive as reason:
+        print(f"cannot run  {reason}")
+        return 2
     except CannotRun as error:
         first, *rest = str(error).splitlines()
         _print("\n".join([f"cannot run  {first}", *(f"            {line}" for line in rest)]))
@@ -56,7 +67,7 @@ def check_one(exercise: Exercise, mine: str | None, keys: str, *, replay: bool =
     elif mine and status == 0:
         print(f"ours, to compare: {exercise.path.relative_to(ROOT).as_posix()}")
         print(f"worth thinking about: {worth_thinking(exercise.id)}")
-    if mine:
+    if mine and not live:
         remembered.remember(exercise.id, judged.verdicts)
     return status
 

@@ -15,16 +15,17 @@ FILE = ROOT / ".progress.json"
 Reached = dict[str, tuple[int, int]]
 
 
-def reached(file: Path = FILE) -> Reached:
+def reached(file: Path | None = None) -> Reached:
     """Return met and all checks by exercise; a file that is missing or damaged has nothing to say."""
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-        found = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads((file or FILE).read_text(encoding="utf-8"))
         return {str(id): (int(met), int(of)) for id, (met, of) in found.items()}
     return {}
 
 
-def remember(exercise: str, verdicts: Iterable[Verdict], file: Path = FILE) -> None:
+def remember(exercise: str, verdicts: Iterable[Verdict], file: Path | None = None) -> None:
     """Note how far the last check of a learner's own solution got; without a word where nothing can be written."""
+    file = file or FILE
     statuses = [verdict.status for verdict in verdicts]
     noted = reached(file) | {exercise: (statuses.count("met"), len(statuses))}
     part = file.with_suffix(f".{os.getpid()}")

@@ -20,6 +20,8 @@ from shared.offline import Fault, OfflineModel, answer
 class StandIn:
     """Serves OfflineModel; `said(text)` tells which of its answers a text carries."""
 
+    controlled = True  # a check may tell it to fail or to wait
+
     def __init__(self) -> None:
         self._nonce = f"nonce-{secrets.token_hex(4)}"
         self._count = itertools.count(1)

@@ -25,7 +25,9 @@ def allow(key):
 def chat(key, message):
     if not allow(key):
         return "429"
-    completion = OpenAI().chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": message}])
+    completion = OpenAI().chat.completions.create(
+        model="gpt-4o-mini", messages=[{"role": "user", "content": message}]
+    )
     return completion.choices[0].message.content
 
 

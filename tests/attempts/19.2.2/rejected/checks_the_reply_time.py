@@ -15,6 +15,7 @@ class ChatRequest(BaseModel):
     message: str = Field()
 
 
+
 @app.post("/v1/chat")
 async def chat(body: ChatRequest, x_api_key: str = Header()):
     if x_api_key not in KEYS:

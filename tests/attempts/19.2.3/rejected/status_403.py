@@ -27,7 +27,9 @@ async def verify_api_key(x_api_key: str | None = Header(default=None)) -> str:
     usage[x_api_key] = [t for t in usage[x_api_key] if t > now - 60]
     if len(usage[x_api_key]) >= 10:
         wait = math.ceil(usage[x_api_key][0] + 60 - now)
-        raise HTTPException(status_code=403, detail="Quota of this key is used up", headers={"Retry-After": str(wait)})
+        raise HTTPException(
+            status_code=403, detail="Quota of this key is used up", headers={"Retry-After": str(wait)}
+        )
     usage[x_api_key].append(now)
     return x_api_key
 

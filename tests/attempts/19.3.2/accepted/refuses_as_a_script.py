@@ -9,9 +9,7 @@ from fastapi.security import APIKeyHeader
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
-for line in (
-    Path(__file__).with_name(".env").read_text().splitlines() if Path(__file__).with_name(".env").exists() else []
-):
+for line in Path(__file__).with_name(".env").read_text().splitlines() if Path(__file__).with_name(".env").exists() else []:
     name, equals, value = line.partition("=")
     if equals and not name.lstrip().startswith("#"):
         os.environ.setdefault(name.strip(), value.strip().strip("\"'"))

@@ -18,9 +18,7 @@ class Environment(BaseModel):
 @asynccontextmanager
 async def lifespan(app: FastAPI):
     try:
-        found = Environment.model_validate(
-            {**dotenv_values(os.path.join(os.path.dirname(__file__), ".env")), **os.environ}
-        )
+        found = Environment.model_validate({**dotenv_values(os.path.join(os.path.dirname(__file__), ".env")), **os.environ})
     except ValidationError as error:
         missing = ", ".join(str(problem["loc"][0]) for problem in error.errors())
         raise RuntimeError(f"please set: {missing}") from None

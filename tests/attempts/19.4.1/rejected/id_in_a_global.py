@@ -11,7 +11,6 @@ from fastapi import FastAPI, Header, HTTPException, Request
 from openai import AsyncOpenAI
 from pydantic import BaseModel
 
-
 class Current:
     value = None
 

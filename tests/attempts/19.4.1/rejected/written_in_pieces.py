@@ -44,13 +44,9 @@ async def chat(body: ChatRequest, request: Request, x_api_key: str = Header(defa
     if x_api_key not in KEYS:
         raise HTTPException(401, "wrong key")
     await event("message", rid, text=body.message if len(body.message) <= 100 else body.message[:97] + "...")
-    answer = await client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": body.message}])
-    usage = answer.usage
-    await event(
-        "answer",
-        rid,
-        llm=answer.model,
-        tokens_in=usage and usage.prompt_tokens,
-        tokens_out=usage and usage.completion_tokens,
+    answer = await client.chat.completions.create(
+        model=MODEL, messages=[{"role": "user", "content": body.message}]
     )
+    usage = answer.usage
+    await event("answer", rid, llm=answer.model, tokens_in=usage and usage.prompt_tokens, tokens_out=usage and usage.completion_tokens)
     return JSONResponse({"reply": answer.choices[0].message.content})

@@ -47,9 +47,7 @@ def chat(body: In, x_api_key: str = Header()) -> Out:
     tier, reason = choose(body.message)
     model, cents = tier.value
     sys.stderr.write(f"{model} because {reason}\n")
-    done = client.chat.completions.create(
-        model=model.rsplit("-", 3)[0], messages=[{"role": "user", "content": body.message}]
-    )
+    done = client.chat.completions.create(model=model.rsplit("-", 3)[0], messages=[{"role": "user", "content": body.message}])
     thousands = done.usage.total_tokens / 1000
     state["requests"] += 1
     state["saved_cents"] += thousands * (Tier.COMPLEX.value[1] - cents)

@@ -24,7 +24,9 @@ class ChatRequest(BaseModel):
 
 
 def ask_model(message: str) -> str:
-    completion = client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": message}])
+    completion = client.chat.completions.create(
+        model="gpt-4o-mini", messages=[{"role": "user", "content": message}]
+    )
     return completion.choices[0].message.content
 
 
@@ -48,7 +50,6 @@ class SemanticCache:
 
     def set(self, message, response):
         self.entries[self._key(message)] = response
-
 
 cache = SemanticCache()
 

@@ -25,7 +25,9 @@ class ChatRequest(BaseModel):
 
 
 def ask_model(message: str) -> str:
-    completion = client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": message}])
+    completion = client.chat.completions.create(
+        model="gpt-4o-mini", messages=[{"role": "user", "content": message}]
+    )
     return completion.choices[0].message.content
 
 
@@ -56,7 +58,6 @@ class SemanticCache:
 
     def set(self, message, response):
         self.entries.append((message, self._get_embedding(message), response))
-
 
 cache = SemanticCache()
 

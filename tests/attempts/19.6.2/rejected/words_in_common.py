@@ -24,7 +24,9 @@ class ChatRequest(BaseModel):
 
 
 def ask_model(message: str) -> str:
-    completion = client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": message}])
+    completion = client.chat.completions.create(
+        model="gpt-4o-mini", messages=[{"role": "user", "content": message}]
+    )
     return completion.choices[0].message.content
 
 
@@ -45,7 +47,6 @@ class SemanticCache:
 
     def set(self, message, response):
         self.entries.append((set(message.lower().strip("?!. ").split()), response))
-
 
 cache = SemanticCache()
 

@@ -47,9 +47,7 @@ def create_app():
         top = db.execute(
             "select conversation, sum(cost) as total from calls group by conversation order by total desc limit 10"
         ).fetchall()
-        spent, first = db.execute(
-            "select coalesce(sum(cost), 0), min(at) from calls where at >= ?", (month,)
-        ).fetchone()
+        spent, first = db.execute("select coalesce(sum(cost), 0), min(at) from calls where at >= ?", (month,)).fetchone()
         per_day = spent / max((now - (first or now)) / 86400, 1 / 24)
         filled = min(10, int(10 * spent / BUDGET))
         return {

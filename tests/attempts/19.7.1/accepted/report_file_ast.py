@@ -22,12 +22,7 @@ class Auditor(ast.NodeVisitor):
     def visit_ClassDef(self, node):
         for field in node.body:
             if isinstance(field, ast.AnnAssign) and ast.unparse(field.annotation) == "str" and field.value is None:
-                self.add(
-                    field,
-                    "Input validation",
-                    f"{ast.unparse(field.target)} is not constrained",
-                    "Add Field constraints",
-                )
+                self.add(field, "Input validation", f"{ast.unparse(field.target)} is not constrained", "Add Field constraints")
         self.generic_visit(node)
 
     def visit_Call(self, node):

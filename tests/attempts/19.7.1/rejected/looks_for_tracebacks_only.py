@@ -5,20 +5,10 @@ import sys
 from pathlib import Path
 
 PATTERNS = [
-    (
-        "HIGH",
-        "hard-coded API key",
-        r"""["'](sk-[A-Za-z0-9_-]{20,}|ghp_\w{36}|AKIA\w{16})["']""",
-        "use an environment variable",
-    ),
+    ("HIGH", "hard-coded API key", r"""["'](sk-[A-Za-z0-9_-]{20,}|ghp_\w{36}|AKIA\w{16})["']""", "use an environment variable"),
     ("HIGH", "API key written to the log", r"(log(ger|ging)?\.\w+|print)\(.*(KEY|TOKEN|PASSWORD)", "never log secrets"),
     ("MEDIUM", "error details sent to the client", r"format_exc", "return a generic message"),
-    (
-        "MEDIUM",
-        "user input without a maximum length",
-        r"^\s+(message|prompt|text): str\s*$",
-        "use Field(max_length=...)",
-    ),
+    ("MEDIUM", "user input without a maximum length", r"^\s+(message|prompt|text): str\s*$", "use Field(max_length=...)"),
 ]
 
 
