@@ -112,7 +112,7 @@ def test_no_answer_is_no(capsys: pytest.CaptureFixture[str]) -> None:
 def test_checks_run_live_and_the_key_stays_here(api: StandIn, tmp_path: Path) -> None:
     live = go_live({"OPENAI_API_KEY": KEY, "OPENAI_BASE_URL": api.url}, ask=lambda question: "y")
     target = Target.parse(str(FOLDER / "exercise_2_19_2_solution.py"))
-    with Bench(model=live) as bench:
+    with Bench(live=live) as bench:
         judged = judge_target(bench, target, contract("19.2.2"))
         status = {verdict.check.id: verdict.status for verdict in judged.verdicts}
         app = bench.open(target)

@@ -239,10 +239,11 @@ class App:
 
 
 class Bench:
-    """Where targets are judged: one stand-in model, one starter; give it back with `close`."""
+    """Where targets are judged: one stand-in model (or the real one, `live`), one starter; `close` gives it back."""
 
-    def __init__(self, *, patience_s: float = PATIENCE_S, model: StandIn | Forwarder | None = None) -> None:
-        self.model = model or StandIn()
+    def __init__(self, *, patience_s: float = PATIENCE_S, live: Forwarder | None = None) -> None:
+        self.model = StandIn()
+        self._live = live
         self.starter = Starter()
         self._patience_s = patience_s
         self._manners: dict[Target, Manner] = {}
@@ -267,8 +268,9 @@ class Bench:
     def _start(self, target: Target, manner: Manner, env: dict[str, str] | None, at: float | None) -> App:
         if target.url:
             return App(target, target.url, manner)
-        process = self.starter.start(target, model_url=self.model.url, env=env, at=at, patience_s=self._patience_s)
-        app = App(target, f"http://127.0.0.1:{process.port}", manner, process, self.model)
+        model = self._live or self.model
+        process = self.starter.start(target, model_url=model.url, env=env, at=at, patience_s=self._patience_s)
+        app = App(target, f"http://127.0.0.1:{process.port}", manner, process, model)
         app.starter = self.starter
         return app
 
@@ -276,6 +278,8 @@ class Bench:
         """End what was started."""
         self.starter.close()
         self.model.close()
+        if self._live:
+            self._live.close()
 
     def __enter__(self) -> Bench:
         return self

@@ -38,16 +38,17 @@ def check_one(
     """
     from tests.kit.app import Bench
     from tests.kit.judging import judge_target
-    from tests.kit.live import Forwarder, NotLive, go_live
+    from tests.kit.live import NotLive, go_live
 
     print(f"{exercise.id} {exercise.heading}: {mine or exercise.path.name}\n", flush=True)
     try:
         checks = contract(exercise.id)
         target = Target.parse(mine or str(exercise.path), keys, documents=reads_files(checks))
-        with Bench(model=go_live()) if live else Bench() as bench:
+        forwarder = go_live() if live else None
+        with Bench(live=forwarder) if forwarder else Bench() as bench:
             judged = judge_target(bench, target, checks, at=_today(at))
-            if isinstance(bench.model, Forwarder):
-                _print(f"{bench.model.told()}\n")
+        if forwarder:
+            _print(f"{forwarder.told()}\n")
     except NotLive as reason:
         print(f"cannot run  {reason}")
         return 2
