@@ -27,6 +27,9 @@ SCRUBBED = (
     "ALERT_",
     "COSTS_",
     "OTEL_",
+    "MONTHLY_",
+    "HARD_",
+    "OPERATOR_",
 )
 
 

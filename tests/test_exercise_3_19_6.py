@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import calendar
+import dataclasses
 import hashlib
 import math
 import re
@@ -19,6 +20,7 @@ from typing import Any
 import pytest
 from exercise_3_19_6_solution import (
     BATCH,
+    FLUSH_S,
     NANO,
     PAGE,
     CostDashboard,
@@ -146,12 +148,13 @@ def test_the_five_views_are_the_chapters_and_each_is_there_alone(costs: CostDash
 
 
 def test_an_unknown_model_is_unpriced_and_never_guessed(costs: CostDashboard) -> None:
+    costs.record(ALICE, "c", "gpt-9", None)
     costs.record(ALICE, "c", "gpt-9", None, tokens=100)
     models = view(costs)["spending_by_model"]
     assert models["models"] == [
-        {"model": "gpt-9", "cost_usd": 0.0, "calls": 1, "unpriced_calls": 1, "tokens": 100},
+        {"model": "gpt-9", "cost_usd": 0.0, "calls": 2, "unpriced_calls": 2, "tokens": 100},
     ]
-    assert models["unpriced_calls"] == 1
+    assert models["unpriced_calls"] == 2
 
 
 def test_the_dearest_model_stands_first(costs: CostDashboard) -> None:
@@ -228,6 +231,8 @@ def test_under_an_hour_there_is_not_enough_data(costs: CostDashboard, clock: Fak
     projection = view(costs)["projections"]
     assert projection["status"] == "projected"
     assert projection["observed_hours"] == 1.0
+    clock.now += HOUR / 3
+    assert view(costs)["projections"]["observed_hours"] == 1.33
 
 
 @pytest.mark.parametrize(("year", "month"), [(2026, 2), (2028, 2), (2026, 4), (2026, 12)])
@@ -287,6 +292,7 @@ def test_only_the_last_week_is_current_usage(clock: FakeClock) -> None:
         ("0", "0", "ok", 0.0, "[--------------------] 0 % ok"),
         ("0", "0.01", "over", None, "[####################] of nothing over"),
         ("10", "4", "ok", 40.0, "[########------------] 40 % ok"),
+        ("10", "6.6666", "ok", 66.7, "[#############-------] 67 % ok"),
         ("10", "7.99", "ok", 79.9, "[###############-----] 80 % ok"),
         ("10", "8", "warning", 80.0, "[################----] 80 % warning"),
         ("10", "10", "warning", 100.0, "[####################] 100 % warning"),
@@ -311,6 +317,8 @@ def test_the_pace_is_one_when_share_and_time_agree(clock: FakeClock) -> None:
     costs = CostDashboard(monthly_budget_usd=Decimal(10), clock=clock)
     costs.record(ALICE, "c", "m", Decimal(5))
     assert view(costs)["budget_status"]["pace"] == 1.0
+    costs.record(ALICE, "c", "m", Decimal(1) / 3)
+    assert view(costs)["budget_status"]["pace"] == 1.07
     clock.now = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
     assert view(costs)["budget_status"]["pace"] is None, "at the month's first second nothing can be said"
     assert view(costs)["budget_status"]["spent_usd"] == 0.0
@@ -348,6 +356,14 @@ def test_a_reservation_holds_until_it_is_settled(costs: CostDashboard) -> None:
     costs.settle(costs.reserve(Decimal(9)))
     with pytest.raises(OverBudget):
         costs.reserve(Decimal("9.000000001"))
+
+
+def test_the_first_call_of_a_month_is_paid_from_its_budget(costs: CostDashboard, clock: FakeClock) -> None:
+    costs.record(ALICE, "c", "m", Decimal(3))
+    clock.now = Month.of(NOON).end
+    costs.record(ALICE, "c", "m", Decimal(4))
+    with pytest.raises(OverBudget, match=r"\$6\.000000 of this month"):
+        costs.reserve(Decimal(7))
 
 
 def test_a_new_month_has_its_own_budget(costs: CostDashboard, clock: FakeClock) -> None:
@@ -427,7 +443,7 @@ def test_records_are_written_in_batches(tmp_path: Path, clock: FakeClock) -> Non
         costs.record(ALICE, "c", "m", Decimal(0))
     assert written() == 0
     costs.record(ALICE, "c", "m", Decimal(0))
-    assert written() == BATCH == 200
+    assert written() == BATCH == 1000
     costs.record(ALICE, "c", "m", Decimal(0))
     costs.flush()
     costs.flush()
@@ -447,7 +463,51 @@ def test_failure_records_wait_while_the_file_cannot_be_written(
         costs.flush()
     costs._db.execute("ALTER TABLE elsewhere RENAME TO models")
     board = view(costs)
-    assert board["spending_by_model"]["total_usd"] == board["hourly_spending"]["total_usd"] == 0.2
+    assert board["spending_by_model"]["total_usd"] == board["hourly_spending"]["total_usd"] == 1.0
+    costs.close()
+
+
+def test_what_could_not_be_written_is_written_before_what_came_later(costs: CostDashboard, clock: FakeClock) -> None:
+    costs._db.execute("ALTER TABLE models RENAME TO elsewhere")
+    costs.record(ALICE, "c", "m", Decimal(1))
+    costs.try_to_flush()
+    costs._db.execute("ALTER TABLE elsewhere RENAME TO models")
+    clock.now += 0.25 * HOUR
+    costs.record(ALICE, "c", "m", Decimal(1))
+    costs.flush()
+    assert costs._rows("SELECT since FROM hours") == [(NOON,)]
+
+
+def test_a_record_does_not_wait_for_the_disk(costs: CostDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = costs._write
+
+    def slow_disk(records: Any) -> None:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(costs.record, ALICE, "c", "m", Decimal(2)).result(timeout=5)
+        write(records)
+
+    costs.record(ALICE, "c", "m", Decimal(1))
+    monkeypatch.setattr(costs, "_write", slow_disk)
+    costs.flush()
+    monkeypatch.undo()
+    assert view(costs)["spending_by_model"]["total_usd"] == 3.0
+
+
+def test_a_flush_that_comes_after_the_end_finds_nothing_to_do(
+    costs: CostDashboard, caplog: pytest.LogCaptureFixture
+) -> None:
+    costs.record(ALICE, "c", "m", Decimal(1))
+    costs.close()
+    costs.try_to_flush()
+    assert caplog.text == ""
+
+
+def test_readers_and_a_writer_do_not_block_each_other(tmp_path: Path) -> None:
+    costs = CostDashboard(str(tmp_path / "costs.sqlite3"))
+    assert costs._rows("PRAGMA journal_mode") == [("wal",)]
+    assert costs._rows("PRAGMA synchronous") == [(1,)], (
+        "NORMAL: with a WAL the file is never torn, and writes are cheap"
+    )
     costs.close()
 
 
@@ -551,6 +611,25 @@ async def test_an_answer_of_an_unlisted_model_is_unpriced() -> None:
 
 
 @pytest.mark.anyio
+async def test_an_answer_without_usage_is_unpriced() -> None:
+    class Silent(OfflineModel):
+        def _completion(self, body: dict[str, Any]) -> dict[str, Any]:
+            return {name: value for name, value in super()._completion(body).items() if name != "usage"}
+
+    async with serving(create_app(SETTINGS, client=client_of(Silent()), costs=CostDashboard())) as http:
+        await http.post("/v1/chat", json={"message": "hello"})
+        models = (await http.get("/costs")).json()["spending_by_model"]["models"]
+    assert [(row["unpriced_calls"], row["tokens"], row["cost_usd"]) for row in models] == [(1, 0, 0.0)]
+
+
+def test_failure_a_hard_budget_for_a_model_without_a_price_does_not_start() -> None:
+    unlisted = dataclasses.replace(SETTINGS, model="gpt-9")
+    with pytest.raises(SettingsError, match=r"HARD_BUDGET.*gpt-9"):
+        create_app(unlisted, cost_settings=CostSettings(":memory:", hard=True))
+    create_app(unlisted, cost_settings=CostSettings(":memory:"))
+
+
+@pytest.mark.anyio
 async def test_abuse_the_numbers_need_a_key() -> None:
     async with serving(create_app(SETTINGS, costs=CostDashboard()), key=None) as http:
         for headers in ({}, {"X-API-Key": "wrong"}, BROWSER | {"X-API-Key": "wrong"}):
@@ -594,6 +673,35 @@ async def test_the_app_starts_twice_and_keeps_its_file(tmp_path: Path) -> None:
             await http.post("/v1/chat", json={"message": "hello"})
             models = (await http.get("/costs")).json()["spending_by_model"]["models"]
         assert models[0]["calls"] == calls
+        assert [file.name for file in tmp_path.iterdir()] == ["costs.sqlite3"], (
+            "it was closed: no log is left beside it"
+        )
+
+
+@pytest.mark.anyio
+async def test_a_given_dashboard_is_written_at_the_end_and_left_open(tmp_path: Path) -> None:
+    path = tmp_path / "costs.sqlite3"
+    costs = CostDashboard(str(path))
+    async with serving(create_app(SETTINGS, client=client_of(OfflineModel()), costs=costs)) as http:
+        await http.post("/v1/chat", json={"message": "hello"})
+    db = sqlite3.connect(path)
+    assert db.execute("SELECT sum(calls) FROM models").fetchone() == (1,)
+    db.close()
+    costs.record(ALICE, "c", "m", Decimal(1))
+    costs.close()
+
+
+@pytest.mark.anyio
+async def test_nothing_is_written_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = CostDashboard()
+    flushes: list[int] = []
+    monkeypatch.setattr(costs, "try_to_flush", lambda: flushes.append(1))
+    monkeypatch.setattr("exercise_3_19_6_solution.FLUSH_S", 60)
+    async with serving(create_app(SETTINGS, client=client_of(OfflineModel()), costs=costs)) as http:
+        for _ in range(3):
+            await http.post("/v1/chat", json={"message": "hello"})
+    assert flushes == []
+    assert FLUSH_S == 1.0, "the docstring says what a crash may lose"
 
 
 @pytest.mark.anyio
@@ -624,7 +732,9 @@ def test_the_settings_are_read_from_the_environment(environment: Any) -> None:
     assert CostSettings.load() == CostSettings(":memory:", Decimal("0.50"), True, BOB)
     environment(MONTHLY_BUDGET_USD="none")
     assert CostSettings.load().monthly_budget_usd is None
-    for wrong in ("lots", "-1", "nan", "inf", "1e12"):
+    environment(MONTHLY_BUDGET_USD="0")
+    assert CostSettings.load().monthly_budget_usd == 0
+    for wrong in ("lots", "-1", "nan", "inf", "1000000000"):
         environment(MONTHLY_BUDGET_USD=wrong)
         with pytest.raises(SettingsError, match="MONTHLY_BUDGET_USD"):
             CostSettings.load()

@@ -4,8 +4,8 @@ The book asks for five views of the same money as JSON that a chart can draw. No
 
 * Money is counted in whole nano-dollars: a token of gpt-4o-mini costs 150, so nothing is rounded away, and the hours,
   the models and the conversations add up to exactly the same total. Floats would drift, cents would show nothing.
-* Nobody adds up a million records to answer: each record goes into three running totals, and those into SQLite in
-  batches. A page costs the same on the first day as after a year.
+* Nobody adds up a million records to answer: a record is put down in a microsecond, and batches of them are added to
+  three running totals in SQLite. A page costs the same on the first day as after a year.
 * A model without a price counts as unpriced and never as a guess. Cached tokens are a part of the input and reasoning
   tokens of the output; neither is counted again.
 * A projection is a range, and under an hour of data it is none. The current hour is marked as not over yet.
@@ -54,7 +54,7 @@ __all__ = ["CostDashboard", "OverBudget"]
 
 NANO = 1_000_000_000  # nano-dollars in a dollar; every listed price is a whole number of them per token
 HOUR_S = 3600
-BATCH = 200  # records between two writes, at most; a batch takes some milliseconds
+BATCH = 1000  # records between two writes, at most; a batch takes some milliseconds
 FLUSH_S = 1.0  # and as long as a record waits for its write
 OBSERVED_HOURS = 7 * 24  # "current usage" is that of the last week
 WIDTH_80 = 1.28  # standard deviations on either side that hold 80 % of a normal distribution
@@ -63,19 +63,18 @@ BAR_CELLS = 20
 WORST_TOKENS = (16_000, 16_384)  # in, out: what one call of gpt-4o-mini is taken to need at the most
 PAGE = Path(__file__).with_name("exercise_3_19_6_dashboard.html")
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS hours (caller TEXT, hour INTEGER, nano INTEGER, calls INTEGER, unpriced INTEGER, since REAL,
+CREATE TABLE IF NOT EXISTS hours (caller TEXT, hour INTEGER, nano INTEGER, since REAL,
     PRIMARY KEY (caller, hour)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS hours_of_all ON hours (hour);
 CREATE TABLE IF NOT EXISTS models (caller TEXT, model TEXT, nano INTEGER, calls INTEGER, unpriced INTEGER,
     tokens INTEGER, PRIMARY KEY (caller, model)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS conversations (caller TEXT, conversation TEXT, nano INTEGER, calls INTEGER,
-    PRIMARY KEY (caller, conversation)) WITHOUT ROWID;
+    PRIMARY KEY (caller, conversation));
 CREATE INDEX IF NOT EXISTS expensive ON conversations (caller, nano DESC);
 CREATE INDEX IF NOT EXISTS expensive_of_all ON conversations (nano DESC);
 """
-ADD_HOUR = """INSERT INTO hours AS o VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (caller, hour) DO UPDATE SET
-    nano = o.nano + excluded.nano, calls = o.calls + excluded.calls, unpriced = o.unpriced + excluded.unpriced,
-    since = CASE WHEN o.since < excluded.since THEN o.since ELSE excluded.since END"""
+ADD_HOUR = """INSERT INTO hours AS o VALUES (?, ?, ?, ?) ON CONFLICT (caller, hour) DO UPDATE SET
+    nano = o.nano + excluded.nano, since = min(o.since, excluded.since)"""
 ADD_MODEL = """INSERT INTO models AS o VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (caller, model) DO UPDATE SET
     nano = o.nano + excluded.nano, calls = o.calls + excluded.calls, unpriced = o.unpriced + excluded.unpriced,
     tokens = o.tokens + excluded.tokens"""
@@ -83,6 +82,9 @@ ADD_CONVERSATION = """INSERT INTO conversations AS o VALUES (?, ?, ?, ?) ON CONF
     DO UPDATE SET nano = o.nano + excluded.nano, calls = o.calls + excluded.calls"""
 
 T = TypeVar("T")
+Record = tuple[
+    float, str, str, str, int, bool, int
+]  # when, caller, conversation, model, nano-dollars, unpriced, tokens
 log = logging.getLogger(__name__)
 
 
@@ -130,16 +132,17 @@ class CostDashboard:
             raise ValueError("monthly_budget_usd must not be negative, and below a billion")
         self._budget = None if monthly_budget_usd is None else _nano(monthly_budget_usd)
         self._clock = clock
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()  # guards the numbers in memory, and is never held while the disk is busy
+        self._storage = threading.RLock()  # guards the file; whoever needs both takes this one first
         self._db = self._open(path)
-        self._start_buffer()
+        self._waiting: list[Record] = []
         self._month = Month.of(clock())
         self._month_nano = self._spent(None, self._month)
         self._reserved: dict[str, int] = {}
 
     def _open(self, path: str) -> Any:
         """Connect and make the tables; the queries are plain SQL, so another engine is another `_open`."""
-        db = sqlite3.connect(path, check_same_thread=False, timeout=5.0)
+        db = sqlite3.connect(path, check_same_thread=False)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = NORMAL")
         db.executescript(SCHEMA)
@@ -149,45 +152,55 @@ class CostDashboard:
         """Count one call, to a chat model or for an embedding; a `cost_usd` of None counts as unpriced."""
         now = self._clock()
         nano = 0 if cost_usd is None else _nano(cost_usd)
-        unpriced = int(cost_usd is None)
         with self._lock:
-            hour = self._hours.setdefault((caller, int(now // HOUR_S)), [0, 0, 0, now])
-            by_model = self._models.setdefault((caller, model), [0, 0, 0, 0])
-            by_conversation = self._conversations.setdefault((caller, conversation), [0, 0])
-            for total in (hour, by_model, by_conversation):
-                total[0] += nano
-                total[1] += 1
-            hour[2] += unpriced
-            by_model[2] += unpriced
-            by_model[3] += tokens
+            self._waiting.append((now, caller, conversation, model, nano, cost_usd is None, tokens))
+            full = len(self._waiting) % BATCH == 0
             self._turn_month(now)
             self._month_nano += nano
-            self._pending += 1
-            if self._pending % BATCH == 0:
-                self.try_to_flush()
+        if full:
+            self.try_to_flush()
 
     def flush(self) -> None:
-        """Write what has been recorded since the last time, in one transaction."""
-        with self._lock:
-            if not self._pending:
+        """Write what has been recorded since the last time, in one transaction; what cannot be written waits on."""
+        with self._storage:
+            with self._lock:
+                records, self._waiting = self._waiting, []
+            if not records:
                 return
-            with self._db:
-                # Sorted: two processes that lock the same rows in another order would wait for each other for ever.
-                self._db.executemany(ADD_HOUR, [(*key, *row) for key, row in sorted(self._hours.items())])
-                self._db.executemany(ADD_MODEL, [(*key, *row) for key, row in sorted(self._models.items())])
-                self._db.executemany(ADD_CONVERSATION, [(*k, *row) for k, row in sorted(self._conversations.items())])
-            self._start_buffer()
+            try:
+                with self._db:
+                    self._write(records)
+            except BaseException:
+                with self._lock:
+                    self._waiting = records + self._waiting
+                raise
+
+    def _write(self, records: list[Record]) -> None:
+        hours: dict[tuple[str, int], list[float]] = {}
+        models: dict[tuple[str, str], list[int]] = {}
+        conversations: dict[tuple[str, str], list[int]] = {}
+        for now, caller, conversation, model, nano, unpriced, tokens in records:
+            hour = hours.setdefault((caller, int(now // HOUR_S)), [0, now])
+            hour[0] += nano
+            by_model = models.setdefault((caller, model), [0, 0, 0, 0])
+            by_model[:] = by_model[0] + nano, by_model[1] + 1, by_model[2] + unpriced, by_model[3] + tokens
+            by_conversation = conversations.setdefault((caller, conversation), [0, 0])
+            by_conversation[:] = by_conversation[0] + nano, by_conversation[1] + 1
+        # Sorted: two processes that lock the same rows in another order would wait for each other for ever.
+        self._db.executemany(ADD_HOUR, [(*key, *row) for key, row in sorted(hours.items())])
+        self._db.executemany(ADD_MODEL, [(*key, *row) for key, row in sorted(models.items())])
+        self._db.executemany(ADD_CONVERSATION, [(*key, *row) for key, row in sorted(conversations.items())])
 
     def try_to_flush(self) -> None:
         """Like `flush`, but a file that cannot be written costs nobody their answer: the records wait in memory."""
         try:
             self.flush()
         except sqlite3.Error:
-            log.exception("costs could not be written, %d records wait", self._pending)
+            log.exception("costs could not be written, %d records wait", len(self._waiting))
 
     def close(self) -> None:
         """Write the rest and let go of the file."""
-        with self._lock:
+        with self._storage:
             self.flush()
             self._db.close()
 
@@ -243,7 +256,7 @@ class CostDashboard:
 
     async def _read(self, view: Callable[[float], T]) -> T:
         def in_thread() -> T:
-            with self._lock:
+            with self._storage:
                 self.flush()
                 return view(self._clock())
 
@@ -362,12 +375,6 @@ class CostDashboard:
         if now >= self._month.end:
             self._month, self._month_nano = Month.of(now), 0
 
-    def _start_buffer(self) -> None:
-        self._hours: dict[tuple[str, int], list[Any]] = {}
-        self._models: dict[tuple[str, str], list[int]] = {}
-        self._conversations: dict[tuple[str, str], list[int]] = {}
-        self._pending = 0
-
 
 def bar(share: float, word: str) -> str:
     """Draw a share of the budget in letters, since colour alone tells some people nothing: `[####------] 40 % ok`."""
@@ -419,6 +426,14 @@ class CostSettings:
         return cls(env.get("COSTS_DB", "").strip() or cls.path, usd, hard, caller_id(key) if key else None)
 
 
+def worst_usd(model: str) -> Decimal:
+    """Return what one call may cost at the most; raises SettingsError, since without a price no budget can be held."""
+    try:
+        return pricing.cost_usd(model, *WORST_TOKENS)
+    except pricing.UnknownModel as error:
+        raise SettingsError([f"HARD_BUDGET needs a price: {error}"]) from error
+
+
 def strict_policy(page: str) -> str:
     """Return a Content-Security-Policy under which this page's own style and script run, and nothing else."""
 
@@ -458,22 +473,20 @@ def create_app(
             yield
         finally:
             flushing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await flushing
             if costs is None:
                 board.close()
             else:
                 board.flush()
 
     app = base_app(settings, client, lifespan=counting)
+    worst = worst_usd(app.state.settings.model) if about.hard else None
 
     @app.post("/v1/chat")
     async def chat(request: Request, body: ChatRequest, caller: Caller) -> ChatResponse:
         conversation_id = body.conversation_id or uuid.uuid4().hex
         board: CostDashboard = request.app.state.costs
         try:
-            worst = pricing.cost_usd(request.app.state.settings.model, *WORST_TOKENS) if about.hard else Decimal(0)
-            ticket = board.reserve(worst) if about.hard else ""
+            ticket = board.reserve(worst) if worst is not None else None
         except OverBudget as error:
             raise HTTPException(402, str(error)) from error
         try:
@@ -487,7 +500,8 @@ def create_app(
                     cost = pricing.cost_usd(reply.model, used.input_tokens, used.output_tokens, used.cached_tokens)
             board.record(caller, conversation_id, reply.model, cost, tokens=tokens)
         finally:
-            board.settle(ticket)
+            if ticket:
+                board.settle(ticket)
         return ChatResponse(response=reply.text, conversation_id=conversation_id)
 
     @app.get("/costs")
