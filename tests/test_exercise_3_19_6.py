@@ -62,6 +62,10 @@ def view(costs: CostDashboard, caller: str | None = None) -> dict[str, Any]:
     return asyncio.run(costs.get_full_dashboard(caller))
 
 
+def files_in(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
 def exact(amount: float) -> Decimal:
     return Decimal(repr(amount))
 
@@ -414,7 +418,7 @@ def test_it_survives_a_restart(tmp_path: Path, clock: FakeClock) -> None:
     with pytest.raises(OverBudget):
         costs.reserve(Decimal("6.1"))
     costs.close()
-    assert [file.name for file in tmp_path.iterdir()] == ["costs.sqlite3"]
+    assert files_in(tmp_path) == ["costs.sqlite3"]
 
 
 def test_two_processes_may_share_the_file(tmp_path: Path, clock: FakeClock) -> None:
@@ -673,9 +677,7 @@ async def test_the_app_starts_twice_and_keeps_its_file(tmp_path: Path) -> None:
             await http.post("/v1/chat", json={"message": "hello"})
             models = (await http.get("/costs")).json()["spending_by_model"]["models"]
         assert models[0]["calls"] == calls
-        assert [file.name for file in tmp_path.iterdir()] == ["costs.sqlite3"], (
-            "it was closed: no log is left beside it"
-        )
+        assert files_in(tmp_path) == ["costs.sqlite3"], "it was closed: no log is left beside it"
 
 
 @pytest.mark.anyio
@@ -684,6 +686,8 @@ async def test_a_given_dashboard_is_written_at_the_end_and_left_open(tmp_path: P
     costs = CostDashboard(str(path))
     async with serving(create_app(SETTINGS, client=client_of(OfflineModel()), costs=costs)) as http:
         await http.post("/v1/chat", json={"message": "hello"})
+    await asyncio.sleep(0)  # what was cancelled ends
+    assert not [task for task in asyncio.all_tasks() if "flush_now_and_then" in repr(task)]
     db = sqlite3.connect(path)
     assert db.execute("SELECT sum(calls) FROM models").fetchone() == (1,)
     db.close()
