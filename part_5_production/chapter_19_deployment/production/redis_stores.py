@@ -77,6 +77,7 @@ if ARGV[8] ~= '' then
     local known = redis.call('GET', KEYS[3])
     if known then return {{'known', known}} end
 end
+if redis.call('EXISTS', KEYS[2]) == 1 then return {{'known', ARGV[4]}} end  -- the answer to the first try was lost
 if redis.call('ZCARD', ARGV[2] .. 'line') >= tonumber(ARGV[3]) then return {{'full', ''}} end
 redis.call('HSET', KEYS[2], 'request_id', ARGV[4], 'caller', ARGV[5], 'conversation_id', ARGV[6], 'message', ARGV[7],
     'status', 'queued', 'created_at', string.format('%.6f', now), 'idempotency_key', ARGV[8])
@@ -380,8 +381,11 @@ class RedisJobs:
         finally:
             self._open = False
             tasks[1].cancel()
-            worker.event.set()
-            await asyncio.wait(tasks, timeout=JOBS_DRAIN_S + STOP_S)
+            worker.event.set()  # nothing new is begun
+            if under_way := [each["task"] for each in worker.job_task_contexts.values()]:
+                await asyncio.wait(under_way, timeout=JOBS_DRAIN_S)
+            tasks[0].cancel()  # it would wait for its own timers as well
+            await asyncio.wait(tasks, timeout=STOP_S)
 
     # ------------------------------------------------------------ what is known
 
@@ -433,7 +437,8 @@ async def open_redis(config: Production, stores: Stores) -> AsyncIterator[Stores
         socket_connect_timeout=TIMEOUT_S, retry=retry,
     )  # fmt: skip
     quick = redis.Redis.from_pool(pool)
-    patient = redis.Redis.from_url(url, socket_timeout=10, socket_connect_timeout=TIMEOUT_S)  # waits for jobs
+    waits_s = 10  # for jobs
+    patient = redis.Redis.from_url(url, socket_timeout=waits_s, socket_connect_timeout=TIMEOUT_S, retry=retry)
 
     def open_jobs(work: Work) -> AbstractAsyncContextManager[Jobs]:
         return RedisJobs(patient, work, timeout_s=config.deadline_s + 5).running()
