@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import signal
 import sqlite3
@@ -35,10 +36,11 @@ from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.config import CHAPTER, ROOT, Settings
+from shared.config import ROOT, Settings
 from shared.offline import Fault, OfflineModel
 
 pytestmark = pytest.mark.anyio
+EXAMINED = Path(inspect.getfile(RequestQueue)).parent  # also in processes of their own: a mutant is elsewhere
 SETTINGS = Settings(openai_api_key="offline", offline=True, api_keys=("key-a", "key-b"))
 KEY_A, KEY_B = {"X-API-Key": "key-a"}, {"X-API-Key": "key-b"}
 
@@ -699,7 +701,7 @@ asyncio.run(main())
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kill -9 is POSIX")
 async def test_failure_after_kill_9_every_accepted_request_is_answered_once_or_reported(tmp_path: Path) -> None:
     file = tmp_path / "queue.db"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(CHAPTER), str(ROOT)))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(EXAMINED), str(ROOT)))}
     victim = subprocess.Popen(  # noqa: ASYNC220  (nothing else runs on this loop)
         [sys.executable, "-c", VICTIM, str(file)], stdout=subprocess.PIPE, env=environment, text=True
     )
@@ -781,7 +783,7 @@ while not alive:
 
 def killed_lives(folder: Path) -> list[Path]:
     """Let processes be killed before their first, second, ... write; return what each left behind."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(CHAPTER), str(ROOT)))}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(EXAMINED), str(ROOT)))}
     subprocess.run([sys.executable, "-c", MORTALS, str(folder)], env=environment, check=True, timeout=60)
     return sorted(folder.iterdir(), key=lambda life: int(life.name))
 

@@ -30,7 +30,6 @@ from exercise_3_19_5_solution import (
     main,
 )
 
-from shared.config import CHAPTER
 from tests.kit.app import Bench
 from tests.kit.fakes import FakeClock
 from tests.kit.serving import SETTINGS, client_of, serving
@@ -38,6 +37,7 @@ from tests.kit.standin import StandIn
 from tests.kit.target import Starter, Target
 
 pytestmark = pytest.mark.anyio
+EXAMINED = Path(inspect.getfile(Gate)).parent  # also in processes of their own: a mutant is elsewhere
 HELLO = {"message": "What is 6 * 7?"}
 
 
@@ -57,6 +57,14 @@ async def test_requests_are_counted_in_and_out(clock: FakeClock) -> None:
     assert shutdown.active_requests == 2
     await shutdown.request_finished()
     assert shutdown.active_requests == 1
+
+
+async def test_edge_a_task_whose_request_is_finished_is_not_cancelled() -> None:
+    shutdown, current = GracefulShutdown(), asyncio.current_task()
+    await shutdown.request_started()
+    await shutdown.request_finished()
+    shutdown.cancel_remaining()
+    assert current and current.cancelling() == 0 and not shutdown.cancelled(current)
 
 
 async def test_after_a_shutdown_is_requested_nothing_new_starts() -> None:
@@ -480,7 +488,7 @@ def test_the_script_plays_its_transcript(capsys: pytest.CaptureFixture[str], mon
 VICTIM = f"""
 import asyncio, contextlib, logging, logging.handlers, os, sys, time
 from pathlib import Path
-sys.path.insert(0, {str(CHAPTER)!r})
+sys.path.insert(0, {str(EXAMINED)!r})
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from exercise_3_19_5_solution import Budget, Gate, GracefulShutdown, StopSignals, create_app
