@@ -19,8 +19,9 @@ import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml  # type: ignore[import-untyped]
 from exercise_2_19_4_solution import Metrics
-from exercise_3_19_5_solution import Budget
 
+from production.settings import Production
+from production.stores import CLEANUP_S
 from tests.chapter import FOLDER, ROOT
 from tests.kit import dockerfile
 
@@ -28,6 +29,7 @@ DEPLOY = FOLDER / "production" / "deploy"
 KUBERNETES = DEPLOY / "kubernetes.yaml"
 COMPOSE = DEPLOY / "compose.yml"
 SCHEMAS = "1.37"
+STOP_S = Production.notice_s + Production.drain_s + CLEANUP_S  # the budget that production/app.py makes of them
 
 
 def needs(tool: str) -> str:
@@ -75,8 +77,8 @@ def test_a_pod_stops_within_its_grace() -> None:
     before_sigterm = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     readiness = container["readinessProbe"]
     noticed = readiness["periodSeconds"] * readiness["failureThreshold"]
-    assert before_sigterm + Budget().needed_s < pod()["terminationGracePeriodSeconds"]
-    assert noticed <= before_sigterm + Budget().timeout_s, "the endpoints know before the door closes"
+    assert before_sigterm + STOP_S < pod()["terminationGracePeriodSeconds"]
+    assert noticed <= before_sigterm + Production.drain_s, "the endpoints know before the door closes"
 
 
 def test_a_pod_has_no_rights_and_knows_its_limits() -> None:
@@ -146,7 +148,7 @@ def test_the_scale_profile_has_two_instances_their_stores_and_a_proxy() -> None:
 @pytest.mark.parametrize("name", ["app", "app1", "app2"])
 def test_an_instance_stops_within_its_grace_and_has_no_rights(name: str) -> None:
     service = services()[name]
-    assert Budget().needed_s < seconds(service["stop_grace_period"])
+    assert seconds(service["stop_grace_period"]) > STOP_S
     assert service["read_only"] is True and service["cap_drop"] == ["ALL"]
     assert "no-new-privileges:true" in service["security_opt"]
     assert service["mem_limit"] and service["pids_limit"]
