@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from tests.chapter import FOLDER, ROOT
 from tests.kit import containers, markdown
@@ -19,19 +21,46 @@ GUIDE = FOLDER / "exercise_3_19_3_solution.md"
 CONFIG = FOLDER / "exercise_2_19_3_solution.py"
 
 
+BEYOND = ("Scale out on one machine", "Kubernetes")  # what needs a registry or a cluster: parsed, not run
+
+
 def blocks() -> dict[str, str]:
     """Return the runnable blocks by the heading that they stand under."""
-    sections = [section for section in markdown.read(GUIDE) if not section.inner]
+    sections = [section for section in markdown.read(GUIDE) if not section.inner and section.title not in BEYOND]
     return {s.title: "\n".join(code.text for code in s.code if code.run) for s in sections if s.code}
 
 
 def test_every_block_of_the_guide_is_marked_as_runnable() -> None:
     whole = markdown.read(GUIDE)[1]
-    assert [code.line for code in whole.code if not code.run] == []
+    beyond = [code for section in markdown.read(GUIDE) if section.title in BEYOND for code in section.code]
+    assert [code.line for code in whole.code if not code.run] == [code.line for code in beyond]
     assert {code.language for code in whole.code} == {"bash"}
     assert list(blocks()) == [
         "Prerequisites", "1. Name things", "2. Write the settings", "3. Build", "4. Start", "Verify", "Roll back",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("title", BEYOND)
+def test_what_is_not_run_is_a_shells_language_and_names_what_exists(title: str) -> None:
+    (section,) = [section for section in markdown.read(GUIDE) if section.title == title]
+    typed = "\n".join(code.text for code in section.code)
+    bash = subprocess.run(["bash", "-n"], input=typed, capture_output=True, text=True, check=False)
+    assert bash.returncode == 0 and not bash.stderr, bash.stderr
+    folder = FOLDER / "production" / "deploy"
+    for path in re.findall(r"part_5_production/[\w./-]+", section.text + typed):
+        assert (ROOT / path).exists(), path
+    composed = yaml.safe_load((folder / "compose.yml").read_text(encoding="utf-8"))
+    profiles = {profile for service in composed["services"].values() for profile in service["profiles"]}
+    named = set(re.findall(r"--profile (\w+)", section.text + typed))
+    deployed = (folder / "kubernetes.yaml").read_text(encoding="utf-8")
+    if title == "Kubernetes":
+        replaced = "registry.example.com/agent-service:VERSION"
+        assert replaced in typed and replaced in deployed
+        assert set(re.findall(r"\b(?:deployment|service)/([\w-]+)", typed)) == {"agent-service"}
+        assert all(f"port: {port}," in deployed for port in (6379, 5432, 443, 4318))
+    else:
+        assert named and named <= profiles
+        assert set(re.findall(r"\bapp\d\b", typed)) == {"app1", "app2"}
 
 
 def test_roll_back_starts_the_old_version_as_it_was_started() -> None:
