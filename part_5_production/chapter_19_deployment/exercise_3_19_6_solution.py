@@ -74,7 +74,8 @@ CREATE INDEX IF NOT EXISTS expensive ON conversations (caller, nano DESC);
 CREATE INDEX IF NOT EXISTS expensive_of_all ON conversations (nano DESC);
 """
 ADD_HOUR = """INSERT INTO hours AS o VALUES (?, ?, ?, ?) ON CONFLICT (caller, hour) DO UPDATE SET
-    nano = o.nano + excluded.nano, since = min(o.since, excluded.since)"""
+    nano = o.nano + excluded.nano,
+    since = CASE WHEN o.since < excluded.since THEN o.since ELSE excluded.since END"""
 ADD_MODEL = """INSERT INTO models AS o VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (caller, model) DO UPDATE SET
     nano = o.nano + excluded.nano, calls = o.calls + excluded.calls, unpriced = o.unpriced + excluded.unpriced,
     tokens = o.tokens + excluded.tokens"""
@@ -82,9 +83,8 @@ ADD_CONVERSATION = """INSERT INTO conversations AS o VALUES (?, ?, ?, ?) ON CONF
     DO UPDATE SET nano = o.nano + excluded.nano, calls = o.calls + excluded.calls"""
 
 T = TypeVar("T")
-Record = tuple[
-    float, str, str, str, int, bool, int
-]  # when, caller, conversation, model, nano-dollars, unpriced, tokens
+# when, caller, conversation, model, nano-dollars, unpriced, tokens
+Record = tuple[float, str, str, str, int, bool, int]
 log = logging.getLogger(__name__)
 
 

@@ -258,9 +258,11 @@ class PostgresCosts(CostDashboard):
 
     def flush(self) -> None:
         """Write what has been recorded since the last time, and read what the others have written."""
-        super().flush()
-        with self._lock:
-            self._month_nano = self._spent(None, self._month)
+        with self._storage:
+            super().flush()
+            written = self._spent(None, self._month)
+            with self._lock:
+                self._month_nano = written + sum(nano for _, _, _, _, nano, _, _ in self._waiting)
 
     def _rows(self, query: str, *arguments: Any) -> list[Any]:
         """Return rows with whole numbers: sums come as Decimal."""
