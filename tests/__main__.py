@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         return sub
 
     command("list", "the 21 exercises and which are ready", list_exercises).add_argument(
-        "--write", action="store_true", help="write the table into the READMEs as well"
+        "--write", action="store_true", help="write the table and the transcripts into the READMEs as well"
     )
     command("demo", "every exercise that is ready, one after the other", demo)
     sub = command("run", "run one exercise", run_exercise, exercise="required")
@@ -86,6 +86,7 @@ def list_exercises(args: argparse.Namespace) -> int:
     readme.print_table()
     if args.write:
         readme.write_tables()
+        readme.write_transcripts()
     return 0
 
 

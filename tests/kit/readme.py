@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.chapter import FOLDER, ROOT, markdown, progress, table
@@ -18,6 +22,40 @@ def print_table() -> None:
         yours = remembered.in_words(number, found)
         print(f"{number}  {status:<8} {heading:<33} {builds}" + (f"  [{yours}]" if yours else ""))
     print(f"\n{progress()}")
+
+
+def transcripts() -> dict[str, str]:
+    """Run what the README shows, and return it by the name of its marker; ids and seconds are always the same ones."""
+    from tests.chapter import find
+    from tests.kit.checking import check_one
+
+    exercise = find("19.2.3")
+    command = [sys.executable, str(exercise.path)]
+    ran = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True)
+    steps = ran.stdout.strip().split("\n\n")[:4]
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        check_one(exercise, str(ROOT / "tests/attempts/19.2.3/rejected/no_retry_after.py"), "")
+    missed = re.search(r"^FAIL.*?(?=^\S)", said.getvalue(), re.MULTILINE | re.DOTALL)
+    assert missed, said.getvalue()
+    return {"a run": _fenced("\n\n".join(steps)), "a failure": _fenced(missed[0].rstrip())}
+
+
+def _fenced(text: str) -> str:
+    for pattern, always in (
+        (r"\b[0-9a-f]{32}\b", "0bd02bfb939e499483104b26acb4810c"),
+        (r"\bt=\d+", "t=60"),
+        (r"Retry-After: \d+", "Retry-After: 60"),
+    ):
+        text = re.sub(pattern, always, text)
+    return f"```text\n{text}\n```\n"
+
+
+def write_transcripts() -> None:
+    """Write anew what the README shows."""
+    for name, text in transcripts().items():
+        put_between(ROOT / "README.md", name, text)
 
 
 def write_tables() -> None:
