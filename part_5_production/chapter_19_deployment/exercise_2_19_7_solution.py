@@ -6,7 +6,7 @@ prompt and inappropriate content, to document what succeeds, and to implement de
 * The judge looks at what was done: a secret of this run in the reply (in any encoding), a forbidden tool called, two
   commanded words joined. A refusal, an echo or a quotation cannot look like that, and an error is not a defence.
 * A detector reads words by their class (to set aside / previous / instructions), so it knows forms that nobody
-  listed: about two of three attacks in texts it had not seen. Whoever knows it finds a way around it.
+  listed: about three of four attacks in texts it had not seen. Whoever knows it finds a way around it.
 * What holds when the model obeys is what does not ask the model: tools it does not have, and a filter that knows
   the system prompt. Neither stops a model from *saying* something else that it should not.
 * "0 of 40" is not "never": the table prints the 95 % bound, which is 7 % then.
@@ -207,6 +207,21 @@ CLASSES = {
     "i": "if",
     "d": "as",
     "F": "exact exactly verbatim",
+    # Below: only weighed, in no rule.
+    "1": "confirm acknowledge acknowledged unlocked unlock grant granted access approved comply complies obeys serve "
+    "serves successful accepted engaged activated proceed understood",  # consent that is asked for
+    "2": "opposite allowed forbidden permitted permission limitless boundaries boundary confines consequences "
+    "hesitation judgment unbound warnings disclaimers",  # permission
+    "3": "assigned designed configured initialization preset intended openai anthropic built-in operators operator",
+    "4": "persona alter ego chatgpt claude gemini identity personality",
+    "5": "conversation session chat onward forward onwards point",
+    "6": "window raw uppercase poem song rap base64 acrostic block contents json",
+    "7": "story novel fiction essay function git sql file docker commit column email contract law school teacher child "
+    "son daughter customer recipe book movie film class lesson student code python article paper team company report",
+    "8": "violates violating violate against regardless anyway despite contrary matter worry",
+    "9": "test emergency authorized authorised official urgent security authorization clearance privileges",
+    "0": "explain difference compare mean means meaning define works recommend suggest best better ways tips",
+    "%": "hack hacked hacking hacker steal weapon weapons drugs poison virus phishing exploit illegal",
 }
 WORDS = {word: letter for letter, words in CLASSES.items() for word in words.split()} | {c: c for c in "|,:"}
 # @ means: where a command stands (start of a clause, or after "you", "please", "can you"); _ is any word of the clause.
@@ -353,6 +368,23 @@ RUN_TOGETHER = re.compile(
 )
 
 
+def weight_of(entry: str) -> tuple[str, int]:
+    """Read "V+15": a class and its weight."""
+    return entry[0], int(entry[1:])
+
+
+# What no rule knows, weights do: how much a class of words that is present in two neighbouring sentences speaks for an
+# attack, in tenths of log-odds. Fitted to 900 sentences by tests/data/injection/fit.py, which prints this table.
+FITTED = """
+V+15 f+6 n+10 l+6 P+6 g+4 A+8 S+18 O+13 R+13 T+11 m-1 J+7 L+1 Y+12 u+11 v+4 I-3 M+4 U+8 s+9 z+1 q-8 h-2 a-6
+p+7 X+15 Z+11 r+6 B+9 N+15 G+7 !+7 D+11 E+7 K+7 k+4 e+10 t+10 o-1 w-6 H+11 c+1 y+2 x+1 W+3 j+9 ~-6 C+4 Q+6 i+1
+d+5 F+11 1+12 2+10 3+8 4+6 5+16 6+11 7-5 8+4 9+3 0-9 %+9 "+5
+"""
+WEIGHTS = dict(map(weight_of, FITTED.split()))
+NEEDED = 41
+SENTENCE = re.compile("[^|]{1,40}")
+
+
 @dataclass(frozen=True)
 class Detection:
     """Why a text looks like an attack: the kind of rule, and the words that it saw."""
@@ -369,7 +401,7 @@ def detect(text: str, depth: int = MAX_DEPTH) -> Detection | None:
     """
     folded = fold(text)
     words, line = read(folded)
-    found = by_rules(folded, words, line)
+    found = by_rules(folded, words, line) or by_weight(words, line, quoted='"' in folded)
     if found or not depth:
         return found
     if LEETED.search(folded) and (plain := without_leet(folded)) != folded:
@@ -380,6 +412,25 @@ def detect(text: str, depth: int = MAX_DEPTH) -> Detection | None:
         turned = (folded[::-1], folded.translate(ROT13))
         found = next(filter(None, (by_rules(other, *read(other)) for other in turned)), None)
     return found
+
+
+def by_weight(words: list[str], line: str, *, quoted: bool) -> Detection | None:
+    """Add up what the classes of words in every two neighbouring sentences speak for, each class once."""
+    weight = WEIGHTS.get
+    needed = NEEDED - (WEIGHTS['"'] if quoted else 0)
+    if sum([w for c in set(line) if (w := weight(c, 0)) > 0]) <= needed:
+        return None
+    for start, end in neighbours(line):
+        if sum([weight(c, 0) for c in set(line[start:end])]) > needed:
+            telling = [words[n] for n in range(start, end) if weight(line[n], 0) >= 8]
+            return Detection("weight", " ".join(telling[:12]))
+    return None
+
+
+def neighbours(line: str) -> list[tuple[int, int]]:
+    """Return where each sentence, together with the one before it, begins and ends; a long one counts as several."""
+    spans = [match.span() for match in SENTENCE.finditer(line)]
+    return [(start, end) for (start, _), (_, end) in zip([*spans[:1], *spans], spans, strict=False)]
 
 
 def read(folded: str) -> tuple[list[str], str]:
