@@ -368,9 +368,9 @@ RUN_TOGETHER = re.compile(
 )
 
 
-def weight_of(entry: str) -> tuple[str, int]:
-    """Read "V+15": a class and its weight."""
-    return entry[0], int(entry[1:])
+def weighed(table: str) -> dict[str, int]:
+    """Read entries such as "V+15": a class and its weight."""
+    return {entry[0]: int(entry[1:]) for entry in table.split()}
 
 
 # What no rule knows, weights do: how much a class of words that is present in two neighbouring sentences speaks for an
@@ -380,7 +380,7 @@ V+15 f+6 n+10 l+6 P+6 g+4 A+8 S+18 O+13 R+13 T+11 m-1 J+7 L+1 Y+12 u+11 v+4 I-3 
 p+7 X+15 Z+11 r+6 B+9 N+15 G+7 !+7 D+11 E+7 K+7 k+4 e+10 t+10 o-1 w-6 H+11 c+1 y+2 x+1 W+3 j+9 ~-6 C+4 Q+6 i+1
 d+5 F+11 1+12 2+10 3+8 4+6 5+16 6+11 7-5 8+4 9+3 0-9 %+9 "+5
 """
-WEIGHTS = dict(map(weight_of, FITTED.split()))
+WEIGHTS = weighed(FITTED)
 NEEDED = 41
 SENTENCE = re.compile("[^|]{1,40}")
 
