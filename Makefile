@@ -57,7 +57,7 @@ exam: $(VENV)/ready-for-tests
 	@$(PY) -m tests exam $(EX) $(if $(SEED),--seed $(SEED))
 
 grade: $(VENV)/ready
-	@$(PY) -m tests grade "$(call needs,SUBMISSIONS)" $(if $(JOBS),--jobs $(JOBS))
+	@$(PY) -m tests grade "$(or $(SUBMISSIONS),$(error say where they are: make grade SUBMISSIONS=my-class))" $(if $(JOBS),--jobs $(JOBS))
 
 bench: $(VENV)/ready-for-tests
 	@$(PY) -m tests bench $(call needs,EX) $(if $(WRITE),--write)

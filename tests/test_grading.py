@@ -19,6 +19,7 @@ import pytest
 
 from tests.__main__ import main as command
 from tests.chapter import ROOT
+from tests.kit.child import connections_to_the_model
 from tests.kit.grading import grade as grading
 from tests.kit.grading import isolation
 from tests.kit.grading.classroom import HOSTILE, make_class, right_solutions, starting_with, students
@@ -269,6 +270,12 @@ def confined(code: str, tmp_path: Path) -> str:
 )
 def test_the_sandbox_holds(tmp_path: Path, code: str, words: str) -> None:
     assert words in confined(code, tmp_path)
+
+
+def test_counting_connections_takes_no_descriptor() -> None:
+    before = len(list(Path("/dev/fd").iterdir()))  # a thousand of them, or 256, are all that a program has
+    assert connections_to_the_model() == 0
+    assert len(list(Path("/dev/fd").iterdir())) == before
 
 
 def test_plain_limits_end_what_has_left_its_session(tmp_path: Path) -> None:

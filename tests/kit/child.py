@@ -127,6 +127,7 @@ def only_loopback(event: str, args: tuple[Any, ...]) -> None:
 def outside(notes: Path, own: tuple[str, ...]) -> Callable[[str, tuple[Any, ...]], None]:
     """Note which places outside its own a program asks for. The sandbox keeps them from it; this only gives a name."""
     allowed = tuple(os.path.realpath(path) + os.sep for path in (*own, *HARMLESS))
+    around = os.path.realpath(notes.parent) + os.sep
     log = os.open(notes, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     told: set[str] = set()
 
@@ -138,6 +139,8 @@ def outside(notes: Path, own: tuple[str, ...]) -> Callable[[str, tuple[Any, ...]
             return
         others = re.match(r"/proc/(\d+)/", path)
         fine = (path + os.sep).startswith(allowed) and (not others or int(others[1]) == os.getpid())
+        if path.startswith(around) and not (path + os.sep).startswith(allowed[: len(own)]):
+            fine = False  # where the checker works, wherever that is
         if not fine and path not in told:
             told.add(path)
             os.write(log, f"tried to {TOUCHES[event]} {path[:300]}\n".encode("utf-8", "backslashreplace"))
@@ -244,8 +247,12 @@ def connections_to_the_model() -> int:
     """Count the sockets of this process that are connected to the stand-in."""
     port, count = urlsplit(os.environ.get("OPENAI_BASE_URL", "")).port, 0
     for number in range(3, 1024):
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(number)) as copy:
-            count += copy.family == socket.AF_INET and copy.getpeername()[1] == port
+        with contextlib.suppress(OSError):  # no descriptor, or no socket
+            seen = socket.socket(fileno=number)
+            try:
+                count += seen.family == socket.AF_INET and seen.getpeername()[1] == port
+            finally:
+                seen.detach()
     return count
 
 

@@ -36,7 +36,7 @@ def grade(folder: Path, jobs: int | None = None, isolation: Isolation | None = N
     isolation = isolation or best()
     print(f"contained by {isolation.words}", flush=True)
     with tempfile.TemporaryDirectory(prefix="grade-", ignore_cleanup_errors=True) as stage:
-        submissions, others = take_in(folder, Path(stage))
+        submissions, others = take_in(folder, Path(stage).resolve())
         if not submissions:
             print(f"{folder} holds no submission: one folder or zip per student")
             return 2
@@ -137,7 +137,10 @@ class Class:
 
     def _work(self, job: dict[str, Any], hear: Callable[[dict[str, Any]], None]) -> str:
         """Run one worker; returns the last words of one that failed."""
-        with self._isolation.work() as work, tempfile.TemporaryFile("w+", errors="replace") as errors:
+        with (
+            self._isolation.work(Path(job["folder"]).parent) as work,
+            tempfile.TemporaryFile("w+", errors="replace") as errors,
+        ):
             process = subprocess.Popen(
                 self._isolation.command(job, work), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
                 text=True, encoding="utf-8", cwd=ROOT, env=environment(),

@@ -35,11 +35,10 @@ class Isolation:
     words: str
 
     @contextmanager
-    def work(self) -> Iterator[Path]:
+    def work(self, stage: Path) -> Iterator[Path]:
         """Give a folder for one run; in namespaces the files in it never reach the disk."""
-        place = Path("/var/tmp") if self.namespaces else None
-        with tempfile.TemporaryDirectory(prefix="grade-", dir=place, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(prefix="work-", dir=stage, ignore_cleanup_errors=True) as folder:
+            yield Path(folder).resolve()
 
     def command(self, job: dict[str, Any], work: Path) -> list[str]:
         """Return the command that does a worker's job."""
@@ -71,8 +70,8 @@ def best() -> Isolation:
     """Try the namespaces, both layers; plain limits where they do not work, with the reason."""
     if sys.platform != "linux":
         return Isolation(False, PLAIN.format(why=f"no namespaces on {sys.platform}"))
-    with tempfile.TemporaryDirectory(prefix="grade-", dir="/var/tmp") as folder:
-        work, sandbox = Path(folder), str(HERE / "sandbox.py")
+    with tempfile.TemporaryDirectory(prefix="grade-") as folder:
+        work, sandbox = Path(folder).resolve(), str(HERE / "sandbox.py")
         inner = [sys.executable, sandbox, json.dumps(_inner(work)), sys.executable, "-c", "import fastapi"]
         command = [sys.executable, sandbox, json.dumps(_outer(work, HERE)), *inner]
         run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment(), check=False)
