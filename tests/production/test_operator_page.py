@@ -63,6 +63,25 @@ async def test_the_numbers_need_a_key_and_the_page_holds_none(tmp_path: Path) ->
     assert page.headers["cache-control"] == "no-store" and page.headers["vary"] == "Accept"
 
 
+@pytest.mark.anyio
+async def test_the_queue_that_processes_share_is_counted(redis_url: str) -> None:
+    import redis.asyncio as redis
+
+    from production.operator_page import queued
+    from production.redis_stores import RedisJobs
+
+    async def work(_: object) -> str:
+        return "done"
+
+    async with redis.Redis.from_url(redis_url) as client:
+        jobs = RedisJobs(client, work)
+        assert await queued(jobs) == {"queued": 0, "processing": 0}
+        accepted = [await jobs.enqueue("hello", caller="caller-1", conversation_id=c) for c in ("a", "a", "b")]
+        assert await queued(jobs) == {"queued": 3, "processing": 0}
+        await client.zrem("jobs:line", accepted[0].request_id)  # as the script START does first
+        assert await queued(jobs) == {"queued": 2, "processing": 1}
+
+
 def test_the_page_is_self_contained() -> None:
     page = PAGE.read_text(encoding="utf-8")
     links = ("http://", "https://", "src=", " style=", "onclick", "innerHTML", "eval(", "localStorage", "cookie")

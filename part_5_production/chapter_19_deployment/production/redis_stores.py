@@ -284,6 +284,13 @@ class RedisJobs:
             request = await self._view(request_id)
         return request
 
+    async def counts(self) -> dict[str, int]:
+        """Count the requests of all processes that have no answer yet."""
+        line, heads = f"{self._prefix}line", f"{self._prefix}heads"
+        queued: int = await self._client.zcard(line)
+        started: int = await self._client.scard(heads) - await self._client.zintercard(2, [line, heads])
+        return {"queued": queued, "processing": max(0, started)}
+
     def retry_after_s(self, request: QueuedRequest) -> int:
         """Estimate in how many whole seconds it pays to ask again; 0 when the request is final."""
         return 0 if request.finished_at else self._seconds_for((request.position or 0) + self._concurrent)
