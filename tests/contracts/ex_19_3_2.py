@@ -2,7 +2,8 @@
 
 The app is started again and again, alone in an empty folder, with other variables and another .env beside it.
 Readings accepted: a refusal while importing, in the lifespan, or of `python FILE` with an exit status that is not 0;
-any words, if they name OPENAI_API_KEY; one API key or several.
+any words, if they name OPENAI_API_KEY; one API key or several; a module with no app but a `Config` that has
+`from_environment`, as in the chapter: it is judged with the smallest chat around it.
 """
 
 from __future__ import annotations
