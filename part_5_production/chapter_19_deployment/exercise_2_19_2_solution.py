@@ -13,6 +13,7 @@ Run it:    python exercise_2_19_2_solution.py             (--serve keeps it up)
 Check it:  make check EX=19.2.2                           (MINE=your_file.py checks yours)
 
 Limit: it judges form, not meaning; whether a message tries to trick the model is the subject of section 19.7.
+FastAPI reads the body before it looks at the key: what is not JSON gets its 400 without one, and no limiter counts it.
 """
 
 import unicodedata
