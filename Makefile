@@ -26,7 +26,7 @@ help:
 	@echo "  make check-all                 everything: references, attempts, unit tests; one table (PINS=book)"
 	@echo "  make exam [EX=19.2.3]          examine the checks: attempts three times over, and mutants"
 	@echo "  make grade SUBMISSIONS=class    grade a class: one folder or zip per student (tests/README.md)"
-	@echo "  make bench EX=19.2.3           measure, side by side in one run (EX=startup; WRITE=1 into the README)"
+	@echo "  make bench EX=19.2.3           measure, side by side in one run (EX=startup, EX=production; WRITE=1 into the README)"
 	@echo "  make containers                build the images of section 19.1, run and measure them (needs Docker)"
 	@echo "  make freeze                    write anew which packages those images install"
 	@echo

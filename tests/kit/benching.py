@@ -16,8 +16,8 @@ HEADER = "| What | Ours | Beside it | Ratio, target |\n| --- | --- | --- | --- |
 
 
 def run_bench(name: str, *, write: bool) -> int:
-    """Run the bench of an exercise, or "startup"; with `write`, put the table into the chapter's README."""
-    name = name if name == "startup" else find(name).id
+    """Run the bench of an exercise, "startup" or "production"; with `write`, put its table into the README."""
+    name = name if name in ("startup", "production") else find(name).id
     sys.path.insert(0, str(FOLDER))  # as for a script that is run there
     try:
         module = importlib.import_module(f"tests.benches.bench_{name.replace('.', '_')}")

@@ -88,7 +88,9 @@ class Chat:
     embedder: Embedder | None = None
 
     def open(self, client: AsyncOpenAI) -> None:
-        """Make the cache, once the client is there."""
+        """Make the cache, once the client is there; without one every question goes to the model."""
+        if not self.config.cache:
+            return
         embed = OfflineEmbedder() if self.config.offline else OpenAIEmbedder(client)
         self.embedder = Embedder(embed)
         self.cache = SemanticCache(embed.threshold, embed=self.embedder)

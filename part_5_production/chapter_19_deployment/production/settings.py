@@ -46,10 +46,10 @@ def secret(given: str) -> SecretStr:
 
 
 def whole(given: str) -> int:
-    """Accept a whole number from 1 on."""
-    if given.isascii() and given.isdigit() and len(given) <= 9 and int(given):
+    """Accept a whole number that a log of as many times fits (see RateLimiter)."""
+    if given.isascii() and given.isdigit() and len(given) <= 6 and 1 <= int(given) <= 100_000:
         return int(given)
-    raise ValueError("must be a whole number from 1 on")
+    raise ValueError("must be a whole number from 1 to 100000")
 
 
 def seconds(given: str) -> float:
@@ -113,6 +113,7 @@ class Production(Config):
     alert_webhook_url: SecretStr | None = field(
         default=None, metadata=about("Where alerts go besides the log", webhook, "https://hooks.slack.com/services/...")
     )
+    cache: bool = field(default=True, metadata=about("0 turns the semantic cache off", flag, "1"))
     log_messages: bool = field(default=False, metadata=about("1 logs the beginning of messages", flag))
     build_sha: str = field(default="unknown", metadata=about("The build, shown at /health/ready", word))
 
