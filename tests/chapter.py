@@ -145,7 +145,7 @@ EXERCISES = (
     Exercise(
         "19.3.3",
         "Deployment Documentation",
-        "a DEPLOYMENT.md whose commands are all run",
+        "a DEPLOYMENT.md that a test follows, roll-back included",
         ("exercise_3_19_3_solution.md",),
         (
             "Prerequisites for deployment",
