@@ -335,7 +335,7 @@ async def test_the_servers_handler_gets_the_signal_after_the_last_request(server
     assert signal.getsignal(signal.SIGTERM) == server.handle_exit
 
 
-async def test_a_second_signal_cuts_the_waiting_short(server: Server) -> None:
+async def test_a_second_signal_cuts_the_waiting_short(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     shutdown = GracefulShutdown()
     gate = Gate(app_that(forever), shutdown=shutdown)
     request = asyncio.create_task(call(gate))
@@ -349,6 +349,7 @@ async def test_a_second_signal_cuts_the_waiting_short(server: Server) -> None:
         assert (await request)[0]["status"] == 503
         await settle()
         assert server.heard == [signal.SIGTERM]
+    assert "cancelling 1 requests" in caplog.text
 
 
 async def test_edge_in_a_worker_the_parents_echo_is_not_a_second_signal(

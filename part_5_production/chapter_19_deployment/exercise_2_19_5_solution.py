@@ -148,7 +148,7 @@ class RequestQueue:
         self._keep_s, self._max_finished, self._timeout_s, self._drain_s = keep_s, max_finished, timeout_s, drain_s
         self._sweep_s, self._journal = sweep_s, journal
         self._waiting: dict[int, _Job] = {}
-        self._running: set[_Job] = set()
+        self._running: dict[_Job, float] = {}  # since when
         self._finished: deque[_Job] = deque()  # the one that finished first comes first
         self._turn: dict[tuple[str, str], int] = {}  # per conversation: who may start or is running
         self._later: dict[tuple[str, str], deque[int]] = {}  # and who comes after that, where anybody does
@@ -267,7 +267,7 @@ class RequestQueue:
                 continue  # cancelled while it was in line
             self._leave_line(job)
             job.status, job.started_at, job.worker = "processing", self._clock(), me
-            self._running.add(job)
+            self._running[job] = job.started_at
             try:
                 if self._journal:
                     self._journal.save(job)
@@ -282,7 +282,7 @@ class RequestQueue:
             finally:
                 if job.finished_at is None:
                     self._finish(job, "failed", error="interrupted")
-                self._running.discard(job)
+                del self._running[job]
                 self._leave_conversation(job)
                 while me.cancelling() and not self._stopped:
                     me.uncancel()  # the cancellation was the request's; it is over
@@ -321,7 +321,7 @@ class RequestQueue:
             await asyncio.sleep(self._sweep_s)
             self._forget_old()
             started_before = self._clock() - self._timeout_s
-            for job in [job for job in self._running if (job.started_at or 0) <= started_before]:
+            for job in [job for job, started_at in self._running.items() if started_at <= started_before]:
                 self._stop(job, "failed", "timeout")
 
     # ------------------------------------------------------------ what is remembered

@@ -150,7 +150,7 @@ def clear(app: App, tickets: list[Ticket]) -> None:
 def asked(app: App, tag: str) -> list[int]:
     """Return the numbers of the messages "TAG number N" in the order in which they reached the model."""
     found = []
-    for call in app.model.model.calls:
+    for call in app.model.model.calls.copy():  # at once: the stand-in adds to it in its own thread
         last = json.dumps(call.messages[-1:])
         if match := re.search(rf"{tag} number (\d+)", last):
             found.append(int(match[1]))
