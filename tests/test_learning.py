@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.__main__ import main
-from tests.chapter import EXERCISES, ROOT, Exercise
+from tests.chapter import EXERCISES, FOLDER, ROOT, Exercise
 from tests.kit import remembered, watching
 from tests.kit.contract import Check, Verdict, contract, worth_thinking
 
@@ -108,11 +110,53 @@ def far_away(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
+POSIX_ONLY = (
+    "fork", "killpg", "setsid", "getpgid", "getuid", "geteuid", "getpriority", "nice", "mkfifo", "SIGKILL", "SIGALRM",
+    "SIGHUP", "SIGUSR1", "add_signal_handler", "fcntl", "resource", "pwd", "grp", "termios", "sched_getaffinity",
+)  # fmt: skip
+
+
+def test_no_script_and_nothing_shared_needs_posix() -> None:
+    for path in (*FOLDER.glob("*.py"), *(ROOT / "shared").glob("*.py"), ROOT / "tests" / "__main__.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        used = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id in ("os", "signal", "loop")
+        }
+        used |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        assert used.isdisjoint(POSIX_ONLY), (path.name, used & set(POSIX_ONLY))
+
+
+def test_a_check_works_where_there_is_no_fork(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for module, attributes in ((os, ("fork", "killpg", "setsid")), (signal, ("SIGKILL",))):
+        for attribute in attributes:
+            monkeypatch.delattr(module, attribute, raising=False)
+    mine = ROOT / "tests" / "attempts" / "19.2.3" / "accepted" / "limits_storage_dict.py"
+    assert main(["check", "19.2.3", "--mine", str(mine)]) == 0
+    assert "8 met" in capsys.readouterr().out
+
+
+def test_signals_are_not_checked_where_windows_has_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for attribute in ("fork", "killpg", "setsid"):
+        monkeypatch.delattr(os, attribute, raising=False)
+    mine = ROOT / "tests" / "attempts" / "19.5.3" / "accepted" / "the_chapters_pattern.py"
+    assert main(["check", "19.5.3", "--mine", str(mine)]) == 2
+    assert "6 not checked" in capsys.readouterr().out
+
+
 def typed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     env = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI", "OFFLINE", "API_KEY"))}
     return subprocess.run(
-        [sys.executable, "-m", "tests", *arguments], cwd=folder, env=env | {"PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True, text=True, encoding="utf-8", check=False,
+        [sys.executable, "-m", "tests", *arguments], cwd=folder, check=False, capture_output=True, text=True,
+        encoding="cp1252",
+        env=env | {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "cp1252"},  # as a Windows console has it
     )  # fmt: skip
 
 
@@ -123,7 +167,7 @@ def test_it_runs_in_a_folder_with_spaces_and_letters_that_are_not_ascii(far_away
 
 
 def test_it_checks_there_too_and_remembers(far_away: Path) -> None:
-    mine = far_away / "größte lösung.py"
+    mine = far_away / "größte lösung 李.py"
     shutil.copy(ROOT / "tests" / "attempts" / "19.2.3" / "accepted" / "limits_storage_dict.py", mine)
     ran = typed(far_away, "check", "19.2.3", "--mine", mine.name)
     assert ran.returncode == 0, ran.stdout + ran.stderr

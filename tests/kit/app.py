@@ -122,7 +122,8 @@ class App:
         if not self.process:
             return frozenset(("http",))
         model = {"llm"} if self._model and self._model.controlled else set()
-        return frozenset(("http", "clock", "logs", "env", "signals")) | model
+        signals = {"signals"} if hasattr(os, "killpg") else set()  # on Windows os.kill ends a process, whatever it asks
+        return frozenset(("http", "clock", "logs", "env")) | model | signals
 
     @property
     def clock(self) -> Clock:

@@ -40,7 +40,7 @@ def check_one(
     from tests.kit.judging import judge_target
     from tests.kit.live import NotLive, go_live
 
-    print(f"{exercise.id} {exercise.heading}: {mine or exercise.path.name}\n", flush=True)
+    _print(f"{exercise.id} {exercise.heading}: {mine or exercise.path.name}\n")
     try:
         checks = contract(exercise.id)
         target = Target.parse(mine or str(exercise.path), keys, documents=reads_files(checks))
@@ -64,7 +64,7 @@ def check_one(
     print(f"\n{report.summary(judged.verdicts)}")
     if status == 1:
         again = f" MINE={mine}" if mine else ""
-        print(f"next: make hint EX={exercise.id}, then make check EX={exercise.id}{again}")
+        _print(f"next: make hint EX={exercise.id}, then make check EX={exercise.id}{again}")
     elif mine and status == 0:
         print(f"ours, to compare: {exercise.path.relative_to(ROOT).as_posix()}")
         print(f"worth thinking about: {worth_thinking(exercise.id)}")
@@ -97,4 +97,4 @@ def _today(at: str | None) -> float | None:
 
 
 def _print(text: str) -> None:
-    print(text.encode("ascii", "backslashreplace").decode())
+    print(text.encode("ascii", "backslashreplace").decode(), flush=True)

@@ -105,7 +105,12 @@ def expect(holds: bool, *, when: str, expected: str, seen: Seen | None = None, c
 def judge(check: Check, app: App) -> Verdict:
     """Run one check against a running app."""
     if lacking := check.needs - app.capabilities:
-        words = {"clock": "a clock that can be moved", "llm": "the stand-in model", "logs": "the app's output"}
+        words = {
+            "clock": "a clock that can be moved",
+            "llm": "the stand-in model",
+            "logs": "the app's output",
+            "signals": "signals",
+        }
         reason = "needs " + " and ".join(words.get(name, name) for name in sorted(lacking)) + f"; {app.kind} has none"
         return Verdict(check, "not checked", reason=reason)
     try:

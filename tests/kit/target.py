@@ -169,6 +169,7 @@ class Starter:
             "API_KEY": ",".join(KEYS),
             "API_KEYS": ",".join(KEYS),
             "HOME": str(folder / "home"),
+            "USERPROFILE": str(folder / "home"),  # what Windows calls it
             "COSTS_DB": ":memory:",  # our 19.6.3 keeps a file; a check starts from nothing and leaves nothing
             "PYTHONDONTWRITEBYTECODE": "1",
             "SSL_CERT_DIR": str(folder / "home"),  # no certificates: reading them is slow, TLS is not used
