@@ -75,6 +75,8 @@ def corpus(name: str) -> dict[str, list[str]]:
         ("seventh", 70, 57, 0),
         ("eighth", 24, 37, 20),
         ("prose", 0, 0, 50),
+        ("unseen/many", 115, 149, 0),
+        ("unseen/more", 36, 30, 0),
     ],
 )
 def test_the_figures_of_the_corpora_do_not_get_worse(name: str, attacks: int, hard: int, ordinary: int) -> None:
