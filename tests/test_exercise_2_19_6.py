@@ -26,6 +26,7 @@ from exercise_2_19_6_solution import (
     MAX_ASKED,
     MAX_ENTRIES,
     MAX_GUARDED,
+    NO_SCOPE,
     TTL_S,
     CacheEntry,
     Hit,
@@ -365,7 +366,12 @@ def test_scopes_do_not_see_each_other() -> None:
         assert cache.get(TODAY, other) is None
     assert cache.get(TODAY, mine)
     with pytest.raises(TypeError):
-        Scope()  # type: ignore[call-arg]
+        Scope()  # type: ignore[call-arg, unused-coroutine]
+
+
+def test_a_service_has_to_name_the_scope() -> None:
+    with pytest.raises(TypeError, match="scope"):
+        SemanticCache().fetch(WEATHER, answering())  # type: ignore[call-arg, unused-coroutine]
 
 
 def test_scopes_of_the_same_hash_do_not_see_each_other() -> None:
@@ -404,6 +410,49 @@ def test_a_similar_hit_counts_as_use() -> None:
     cache.set("What is rust?", "iron oxide")
     assert cache.get(WEATHER)
     assert cache.get("What is love?") is None
+
+
+def test_a_second_answer_counts_as_use() -> None:
+    cache = SemanticCache(max_entries=2, guard=lambda a, b: "different")
+    for message in ("What is a loan?", "Who won in 1966?", "What is a loan?", "Where is Oslo?"):
+        cache.set(message, "answer")
+    assert cache.get("What is a loan?")
+    assert cache.get("Who won in 1966?") is None
+
+
+def test_edge_heads_that_agree_and_tails_that_do_not_are_not_similar() -> None:
+    def embed(text: str) -> list[float]:
+        vector = [0.0] * 512
+        vector[0], vector[300 if "first" in text else 400] = 0.6, 0.8
+        return vector
+
+    cache = SemanticCache(0.9, embed=embed, guard=lambda a, b: "")
+    cache.set("the first", "answer")
+    assert cache.get("the second") is None
+    assert cache.get("again the first")
+
+
+def test_a_similarity_is_never_over_one() -> None:
+    rng = np.random.default_rng(1)
+    vectors = rng.normal(size=(50, 300))
+    cache = SemanticCache(embed=lambda text: vectors[int(text.split()[-1])], guard=lambda a, b: "")
+    for number in range(50):
+        cache.set(f"one {number}", "answer")
+    found = [cache.get(f"other {number}") for number in range(50)]
+    assert all(hit and 0.999 < hit.similarity <= 1.0 for hit in found)
+
+
+def test_only_the_entry_that_disagreed_is_forgotten() -> None:
+    cache = SemanticCache()
+    cache.set("What is a loan?", "old")
+    old = cache.entries[0]
+    cache.set("What is a loan?", "new")
+    cache._forget(old)
+    assert [entry.response for entry in cache.entries] == ["new"]
+    new = cache.entries[0]
+    cache._forget(new)
+    cache._forget(new)
+    assert cache.entries == []
 
 
 def test_a_second_answer_replaces_the_first() -> None:
@@ -530,7 +579,7 @@ def test_personal_questions_are_neither_kept_nor_looked_up() -> None:
 @pytest.mark.anyio
 async def test_fifty_identical_misses_at_once_ask_once() -> None:
     cache = SemanticCache()
-    answers = await asyncio.gather(*(cache.fetch(WEATHER, answering("sunny")) for _ in range(50)))
+    answers = await asyncio.gather(*(cache.fetch(WEATHER, answering("sunny"), NO_SCOPE) for _ in range(50)))
     assert {answer.response for answer in answers} == {"sunny"}
     assert sum(answer.hit is None for answer in answers) == 1
     assert [answer.hit for answer in answers if answer.hit] == [Hit("sunny", 1.0, True)] * 49
@@ -541,9 +590,9 @@ async def test_fifty_identical_misses_at_once_ask_once() -> None:
 @pytest.mark.anyio
 async def test_fetch_hits_exact_and_similar_text() -> None:
     cache = SemanticCache()
-    assert await cache.fetch(WEATHER, answering("sunny")) == Served("sunny")
-    assert await cache.fetch(WEATHER, answering()) == Served("sunny", Hit("sunny", 1.0, True))
-    similar = await cache.fetch(TODAY, answering())
+    assert await cache.fetch(WEATHER, answering("sunny"), NO_SCOPE) == Served("sunny")
+    assert await cache.fetch(WEATHER, answering(), NO_SCOPE) == Served("sunny", Hit("sunny", 1.0, True))
+    similar = await cache.fetch(TODAY, answering(), NO_SCOPE)
     assert similar.hit
     assert not similar.hit.is_exact_match
     assert (cache.stats.missed, cache.stats.exact, cache.stats.similar) == (1, 1, 1)
@@ -568,11 +617,11 @@ async def test_failure_an_error_reaches_everyone_who_waits_and_is_not_kept() -> 
         await asyncio.sleep(0)
         raise ConnectionError("down")
 
-    results = await asyncio.gather(*(cache.fetch(WEATHER, broken) for _ in range(3)), return_exceptions=True)
+    results = await asyncio.gather(*(cache.fetch(WEATHER, broken, NO_SCOPE) for _ in range(3)), return_exceptions=True)
     assert [type(result) for result in results] == [ConnectionError] * 3
     assert len(cache) == 0
     assert not cache._flights
-    assert (await cache.fetch(WEATHER, answering("sunny"))).hit is None
+    assert (await cache.fetch(WEATHER, answering("sunny"), NO_SCOPE)).hit is None
 
 
 @pytest.mark.anyio
@@ -584,7 +633,7 @@ async def test_whoever_leaves_does_not_stop_it_for_the_others() -> None:
         await go.wait()
         return "sunny", True
 
-    first, second = (asyncio.create_task(cache.fetch(WEATHER, slow)) for _ in range(2))
+    first, second = (asyncio.create_task(cache.fetch(WEATHER, slow, NO_SCOPE)) for _ in range(2))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     first.cancel()
@@ -608,23 +657,23 @@ async def test_when_the_last_one_leaves_the_model_call_is_cancelled_and_the_next
             raise
         return "", True
 
-    waiting = asyncio.create_task(cache.fetch(WEATHER, endless))
+    waiting = asyncio.create_task(cache.fetch(WEATHER, endless, NO_SCOPE))
     for _ in range(3):
         await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert not cache._flights
-    assert (await cache.fetch(WEATHER, answering("sunny"))).response == "sunny"
+    assert (await cache.fetch(WEATHER, answering("sunny"), NO_SCOPE)).response == "sunny"
     assert cancelled.is_set()
 
 
 @pytest.mark.anyio
 async def test_answers_that_may_not_be_kept_are_not() -> None:
     cache = SemanticCache()
-    await cache.fetch(WEATHER, answering("sun", keep=False))
-    await cache.fetch("What is love?", answering("I'm sorry, I can't help with that."))
-    await cache.fetch("What is my name?", answering("Ann"))
+    await cache.fetch(WEATHER, answering("sun", keep=False), NO_SCOPE)
+    await cache.fetch("What is love?", answering("I'm sorry, I can't help with that."), NO_SCOPE)
+    await cache.fetch("What is my name?", answering("Ann"), NO_SCOPE)
     assert len(cache) == 0
 
 
@@ -634,7 +683,7 @@ async def test_failure_without_an_embedding_the_model_answers(caplog: pytest.Log
         raise ConnectionError("no embeddings today")
 
     cache = SemanticCache(embed=down)
-    assert await cache.fetch(WEATHER, answering("sunny")) == Served("sunny")
+    assert await cache.fetch(WEATHER, answering("sunny"), NO_SCOPE) == Served("sunny")
     assert len(cache) == 0
     assert "no embeddings today" in caplog.text
 
@@ -645,8 +694,8 @@ async def test_an_async_embedder_works_in_fetch_and_is_refused_by_get() -> None:
         return [1.0]
 
     cache = SemanticCache(embed=embed)
-    await cache.fetch(WEATHER, answering("sunny"))
-    assert (await cache.fetch(TODAY, answering())).hit
+    await cache.fetch(WEATHER, answering("sunny"), NO_SCOPE)
+    assert (await cache.fetch(TODAY, answering(), NO_SCOPE)).hit
     with pytest.raises(TypeError, match="fetch"):
         cache.get("How tall is Everest?")
 
@@ -655,9 +704,11 @@ async def test_an_async_embedder_works_in_fetch_and_is_refused_by_get() -> None:
 @pytest.mark.parametrize("question", [WEATHER, TODAY])
 async def test_a_hit_that_is_asked_again_and_agrees_stays(question: str) -> None:
     cache = SemanticCache(verify_share=0.5, chance=iter([0.5, 0.499, 0.5]).__next__)
-    await cache.fetch(WEATHER, answering("sunny"))
-    assert await cache.fetch(question, answering("sunny, quite")) == Served("sunny, quite")
-    assert (await cache.fetch(WEATHER, answering("rainy"))).response == "sunny", "a chance of 0.5 is not under 0.5"
+    await cache.fetch(WEATHER, answering("sunny"), NO_SCOPE)
+    assert await cache.fetch(question, answering("sunny, quite"), NO_SCOPE) == Served("sunny, quite")
+    assert (await cache.fetch(WEATHER, answering("rainy"), NO_SCOPE)).response == "sunny", (
+        "a chance of 0.5 is not under 0.5"
+    )
     assert (cache.stats.verified, cache.stats.disagreed) == (1, 0)
     assert cache.stats.embedded == (1 if question == WEATHER else 2)
 
@@ -667,25 +718,25 @@ async def test_a_hit_that_is_asked_again_and_agrees_stays(question: str) -> None
 async def test_an_entry_that_disagrees_is_dropped(question: str) -> None:
     cache = SemanticCache(verify_share=1.0, chance=lambda: 0.0)
     cache.verify_share = 0.0
-    await cache.fetch(WEATHER, answering("20 degrees"))
-    await cache.fetch("What is love?", answering("20 degrees"))
+    await cache.fetch(WEATHER, answering("20 degrees"), NO_SCOPE)
+    await cache.fetch("What is love?", answering("20 degrees"), NO_SCOPE)
     cache.verify_share = 1.0
-    assert (await cache.fetch(question, answering("5 degrees"))).response == "5 degrees"
+    assert (await cache.fetch(question, answering("5 degrees"), NO_SCOPE)).response == "5 degrees"
     assert (cache.stats.verified, cache.stats.disagreed) == (1, 1)
     cache.verify_share = 0.0
-    assert (await cache.fetch("What is love?", answering())).response == "20 degrees", "another entry stays"
+    assert (await cache.fetch("What is love?", answering(), NO_SCOPE)).response == "20 degrees", "another entry stays"
     assert "20 degrees" not in [entry.response for entry in cache.entries if entry.message == WEATHER]
 
 
 @pytest.mark.anyio
 async def test_failure_a_hit_that_cannot_be_verified_is_served(caplog: pytest.LogCaptureFixture) -> None:
     cache = SemanticCache(verify_share=1.0, chance=iter([1.0, 0.0]).__next__)
-    await cache.fetch(WEATHER, answering("sunny"))
+    await cache.fetch(WEATHER, answering("sunny"), NO_SCOPE)
 
     async def broken() -> tuple[str, bool]:
         raise ConnectionError("down")
 
-    assert await cache.fetch(WEATHER, broken) == Served("sunny", Hit("sunny", 1.0, True))
+    assert await cache.fetch(WEATHER, broken, NO_SCOPE) == Served("sunny", Hit("sunny", 1.0, True))
     assert "could not be verified" in caplog.text
 
 

@@ -158,6 +158,9 @@ class SemanticCache:
     Vectors are float32 rows of length 1 in one matrix, so a lookup is one product, in place of a loop. At most
     `max_entries` are kept, the least recently used goes first, and none is served after `ttl_s` seconds.
     `embed` may be any function from text to vector, async for `fetch` alone. Safe to call from threads.
+
+    The scope of `fetch`, which a service calls, must be given. `get` and `set` keep the chapter's plain `get(message)`
+    for a program with one user, one model and one prompt: without a scope they share one of their own.
     """
 
     def __init__(
@@ -219,9 +222,7 @@ class SemanticCache:
         self._store(message, response, self._get_embedding(message) if vector is None else vector, scope)
         return True
 
-    async def fetch(
-        self, message: str, model: Callable[[], Awaitable[tuple[str, bool]]], scope: Hashable = NO_SCOPE
-    ) -> Served:
+    async def fetch(self, message: str, model: Callable[[], Awaitable[tuple[str, bool]]], scope: Hashable) -> Served:
         """Return the cached answer, or what `model()` says, with whether it may be kept.
 
         The same question asked at the same time is asked once. Whoever leaves does not stop it for the others; when

@@ -39,8 +39,6 @@ def upper_bound(wrong: int, hits: int, confidence: float = 0.95) -> float:
 
     With no wrong hit among n it is about 3/n: to claim one in a hundred takes three hundred pairs.
     """
-    if wrong >= hits:
-        return 1.0
     low, high = 0.0, 1.0
     for _ in range(50):
         rate = (low + high) / 2
