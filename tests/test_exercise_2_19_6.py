@@ -366,7 +366,7 @@ def test_scopes_do_not_see_each_other() -> None:
         assert cache.get(TODAY, other) is None
     assert cache.get(TODAY, mine)
     with pytest.raises(TypeError):
-        Scope()  # type: ignore[call-arg, unused-coroutine]
+        Scope()  # type: ignore[call-arg]
 
 
 def test_a_service_has_to_name_the_scope() -> None:
