@@ -14,8 +14,10 @@ import asyncio
 import json
 import math
 import random
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,7 @@ from question_guard import (
 )
 from question_sweep import Swept, pick, report, sweep, upper_bound
 from shared.offline import Fault, OfflineModel
+from shared.pricing import cost_usd
 from tests.kit.fakes import FakeClock
 from tests.kit.serving import KEYS, SETTINGS, client_of, serving
 
@@ -900,13 +903,30 @@ async def test_starting_twice_works_offline() -> None:
 async def test_the_improvement_is_counted_from_usage_net_of_embeddings() -> None:
     settings = replace(SETTINGS, offline=True)
     trace = [(WEATHER, 1), (TODAY, 1), (PARIS, 2)]
-    free = await measure(settings, SemanticCache(), trace)
+    times = iter([5.0, 7.0])
+    free = await measure(settings, SemanticCache(), trace, clock=lambda: next(times))
     paid = await measure(settings, SemanticCache(), trace, embedder="text-embedding-3-small")
     blind = await measure(settings, SemanticCache(embed=everything_is_similar, guard=lambda a, b: ""), trace)
     assert (free.asked, free.hits, free.wrong) == (3, 1, 0)
     assert (blind.hits, blind.wrong) == (2, 1)
-    assert free.saved_usd > paid.saved_usd > 0
-    assert free.elapsed_ms > 0
+    assert Decimal("0.001") > free.saved_usd > paid.saved_usd > 0
+    words_and_signs = 4 + 5 + 6
+    assert free.saved_usd - paid.saved_usd == cost_usd("text-embedding-3-small", words_and_signs)
+    assert free.elapsed_ms == 2000.0
+    with pytest.raises(AttributeError):
+        free.hits = 2  # type: ignore[misc]
+
+
+@pytest.mark.anyio
+async def test_the_app_closes_the_client_that_it_made_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    given, made = client_of(OfflineModel()), client_of(OfflineModel())
+    monkeypatch.setattr("exercise_2_19_6_solution.new_client", lambda settings: made)
+    async with serving(create_app(SETTINGS, client=given)):
+        pass
+    assert (given.is_closed(), made.is_closed()) == (False, False)
+    async with serving(create_app(SETTINGS)):
+        assert not made.is_closed()
+    assert made.is_closed()
 
 
 def test_the_script_shows_a_hit_and_what_the_cache_is_worth(capsys: pytest.CaptureFixture[str]) -> None:
@@ -917,6 +937,7 @@ def test_the_script_shows_a_hit_and_what_the_cache_is_worth(capsys: pytest.Captu
     assert "hit; detail=" in out
     assert "12/24 hits (50%), 0 wrong" in out
     assert "4/24 hits (17%), 0 wrong" in out
+    assert re.findall(r"saved ([\d.]+) USD in 1,000 such traces", out) == ["0.043", "0.169", "0.129"]
 
 
 def test_the_script_sweeps(capsys: pytest.CaptureFixture[str]) -> None:

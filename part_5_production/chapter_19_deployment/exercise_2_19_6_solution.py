@@ -517,13 +517,18 @@ class Measured:
 
 
 async def measure(
-    settings: Settings, cache: SemanticCache, trace: Sequence[tuple[str, int]], *, embedder: str = ""
+    settings: Settings,
+    cache: SemanticCache,
+    trace: Sequence[tuple[str, int]],
+    *,
+    embedder: str = "",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Measured:
     """Send a trace through a cache, one after the other; `embedder` is the model to pay for, if any."""
     replies: dict[str, tuple[Reply, int]] = {}  # by text: who got which answer
     hits = wrong = 0
     saved = Decimal(0)
-    started = time.perf_counter()
+    started = clock()
     async with open_agent(settings) as agent:
         for question, meaning in trace:
 
@@ -538,7 +543,7 @@ async def measure(
                 hits, wrong = hits + 1, wrong + (meant != meaning)
                 if reply.usage:
                     saved += cost_usd(reply.model, reply.usage.input_tokens, reply.usage.output_tokens)
-        elapsed_ms = 1000 * (time.perf_counter() - started)
+        elapsed_ms = 1000 * (clock() - started)
     if embedder:  # about a token per word and sign
         saved -= cost_usd(embedder, cache.stats.embedded * sum(len(q.split()) + 1 for q, _ in trace) // len(trace))
     return Measured(len(trace), hits, wrong, elapsed_ms, saved)
