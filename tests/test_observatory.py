@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
+import httpx
 import pytest
 
 import observatory
@@ -95,6 +97,8 @@ def test_cors_for_everybody_with_credentials() -> None:
     name = "Cross-Origin Resource Sharing"
     assert points(name, Access_Control_Allow_Origin="null", Access_Control_Allow_Credentials="true") == -50
     assert points(name, Access_Control_Allow_Origin="*") == 0
+    assert points(name, Access_Control_Allow_Origin="null") == 0
+    assert points(name, Access_Control_Allow_Credentials="true") == 0
 
 
 @pytest.mark.parametrize(
@@ -119,6 +123,95 @@ def test_scores_and_letters() -> None:
     assert (grade(json_api.items()).score, grade(json_api.items()).letter) == (75, "B")
     assert grade(FULL.items(), redirection=(-20, "")).score == 80, "no bonus below 90"
     assert grade([("Set-Cookie", "session=1")], redirection=(-20, "")).letter == "F"
+
+
+def test_what_is_missing_is_told_from_what_cannot_be_read() -> None:
+    assert grade([]).points[CSP] == (-25, "none")
+    assert grade([(CSP, "default-src 'self'; default-src 'self'")]).points[CSP] == (-25, "unreadable")
+    with pytest.raises(AttributeError):
+        grade([]).score = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("cookies", "expected"),
+    [
+        (["a=1"], (-20, "a cookie without Secure")),
+        (["session=1; HttpOnly"], (-40, "a cookie without Secure")),
+        (["a=1; Secure; SameSite=None"], (0, "no SameSite")),
+        (["a=1; Secure; SameSite=Lax", "b=1; Secure"], (0, "no SameSite")),
+    ],
+)
+def test_cookies_without_strict_transport_security(cookies: list[str], expected: tuple[int, str]) -> None:
+    assert grade([("Set-Cookie", cookie) for cookie in cookies]).points["Cookies"] == expected
+
+
+@pytest.mark.parametrize(
+    ("penalty", "score", "letter"),
+    [
+        (-10, 120, "A+"),
+        (-11, 89, "A-"),
+        (-70, 30, "D"),
+        (-75, 25, "D-"),
+        (-76, 24, "F"),
+        (-100, 0, "F"),
+        (-300, 0, "F"),
+    ],
+)
+def test_edge_a_score_from_the_best_to_none(penalty: int, score: int, letter: str) -> None:
+    graded = grade(FULL.items(), redirection=(penalty, ""))
+    assert (graded.score, graded.letter) == (score, letter)
+
+
+Answers = dict[str, tuple[int, dict[str, str]]]
+PAGE: tuple[int, dict[str, str]] = (200, FULL | {"Content-Type": "text/html"})
+MOVED: dict[str, tuple[int, Answers]] = {
+    "to HTTPS": (0, {"http://a.example/": (301, {"Location": "https://a.example/"})}),
+    "to another host at once": (-5, {"http://a.example/": (301, {"Location": "https://b.example/"})}),
+    "the first step is not to HTTPS": (
+        -10,
+        {
+            "http://a.example/": (301, {"Location": "http://b.example/"}),
+            "http://b.example/": (301, {"Location": "https://b.example/"}),
+        },
+    ),
+    "plain HTTP stays plain": (-20, {"http://a.example/": (200, {})}),
+    "nothing listens on HTTP": (0, {}),
+}
+
+
+@pytest.mark.parametrize("why", MOVED)
+@pytest.mark.parametrize("url", ["a.example/", "http://a.example/", "https://a.example/"])
+def test_where_plain_http_leads(url: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected, answers = MOVED[why]
+    asked = answering({"https://a.example/": PAGE, "https://b.example/": PAGE} | answers, monkeypatch)
+    result, note = observatory.fetch(url)
+    assert (result.points["Redirection"], note) == ((expected, why), "")
+    assert result.points["Subresource Integrity"] == (-50, "http://x/b.js")
+    assert {request.headers["origin"] for request in asked} == {"null"}
+    assert not any("x-forwarded-proto" in request.headers for request in asked)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost", "[::1]:8000"])
+def test_on_this_machine_it_asks_as_the_proxy_would(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = answering({f"http://{host}/": (200, FULL)}, monkeypatch)
+    result, note = observatory.fetch(f"http://{host}/")
+    assert (result.score, result.points["Redirection"]) == (130, (0, "not asked"))
+    assert "as a proxy on this machine" in note
+    assert [request.headers["x-forwarded-proto"] for request in asked] == ["https"]
+
+
+def answering(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> list[httpx.Request]:
+    """Let these addresses answer, with a script from elsewhere in each body, and nothing listen on others."""
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        if (found := answers.get(str(request.url))) is None:
+            raise httpx.ConnectError("nothing listens")
+        return httpx.Response(found[0], headers=found[1], text="<script src=http://x/b.js></script>")
+
+    monkeypatch.setattr(httpx, "Client", functools.partial(httpx.Client, transport=httpx.MockTransport(answer)))
+    return asked
 
 
 def test_a_url_without_a_scheme_and_one_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:

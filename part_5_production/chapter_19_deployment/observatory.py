@@ -190,7 +190,7 @@ def _redirection(http: httpx.Client, url: str) -> tuple[int, str]:
         return 0, "nothing listens on HTTP"
     if answer.url.scheme != "https":
         return -20, "plain HTTP stays plain"
-    first = answer.history[0].next_request if answer.history else None
-    if first is None or first.url.scheme != "https":
+    start, step = [response.url for response in (*answer.history, answer)][:2]
+    if step.scheme != "https":
         return -10, "the first step is not to HTTPS"
-    return (0, "to HTTPS") if first.url.host == answer.history[0].url.host else (-5, "to another host at once")
+    return (0, "to HTTPS") if step.host == start.host else (-5, "to another host at once")
