@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-PACKAGES = ("aiosqlite", "psycopg", "redis", "saq", "pgvector", "langgraph.checkpoint.sqlite")
+PACKAGES = ("aiosqlite", "psycopg", "redis", "saq", "langgraph.checkpoint.sqlite")
 
 
 def missing() -> list[str]:

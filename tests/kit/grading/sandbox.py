@@ -97,8 +97,8 @@ def _build_root(spec: dict[str, Any]) -> None:
     for name in ("tmp", "proc", "dev"):
         (root / name).mkdir()
     mount("tmpfs", root / "tmp", "tmpfs", NOSUID | NODEV, "size=64m,mode=1777")
-    for shown in (*(path for path in SYSTEM if Path(path).exists()), *spec["show"]):
-        _show(Path(shown), root)
+    for shown in sorted((*(path for path in SYSTEM if Path(path).exists()), *spec["show"])):
+        _show(Path(shown), root)  # a folder before what is in it: `.venv` may be in the repository
     for device in DEVICES:
         _bind(Path("/dev") / device, root / "dev" / device)
     (root / "dev" / "shm").mkdir()
