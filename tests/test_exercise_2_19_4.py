@@ -193,6 +193,9 @@ def test_uncounted_conversations_stay_uncounted_and_behind_those_with_a_count(me
     metrics.record_tokens("bob", "uncounted", None)
     rows = metrics.snapshot("bob").tokens
     assert [row.conversation_id for row in rows] == ["empty", "uncounted"]
+    metrics.record_tokens("carol", "uncounted", None)
+    metrics.record_tokens("carol", "one", (1, 0))
+    assert [row.conversation_id for row in metrics.snapshot("carol").tokens] == ["one", "uncounted"]
     for frozen in (rows[0], metrics.snapshot()):
         with pytest.raises(dataclasses.FrozenInstanceError):
             frozen.samples = 1  # type: ignore[misc, union-attr]
@@ -241,6 +244,7 @@ def test_counts_are_exact_under_threads(metrics: Metrics) -> None:
         ("text/*;q=0.5, text/html", "text/html"),
         ("text/html;q=0.1, text/plain;q=0.2", "text/plain"),
         ("text/html;q=0, */*", "application/json"),
+        ("text/html, text/html;q=0, text/plain;q=0.5", "text/html"),  # what is said first stands
         ("text/html;q=nonsense, text/plain;q=0.9", "text/html"),
         (BROWSER["Accept"], "text/html"),
         (PROMETHEUS["Accept"], "text/plain"),
@@ -386,6 +390,27 @@ async def test_a_stream_is_timed_to_its_last_byte() -> None:
     middleware = exercise.MetricsMiddleware(inner, metrics=metrics, clock=lambda: float(next(now)))
     await middleware({"type": "http", "method": "GET", "path": "/", "headers": []}, receive, send)
     assert metrics.snapshot().max_s == 1000.0
+
+
+@pytest.mark.anyio
+async def test_edge_a_bad_request_is_an_error_and_its_time_ends_with_its_last_byte(clock: Clock) -> None:
+    metrics = Metrics()
+
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        clock.now += 1
+        await send({"type": "http.response.start", "status": 400, "headers": []})
+        clock.now += 1
+        await send({"type": "http.response.body", "body": b"no", "more_body": False})
+        clock.now += 7  # what an app does after it has answered is nobody's waiting
+
+    async def send(message: Any) -> None:
+        pass
+
+    middleware = exercise.MetricsMiddleware(inner, metrics=metrics, clock=clock)
+    await middleware({"type": "http", "method": "GET", "path": "/", "headers": []}, send, send)
+    seen = metrics.snapshot()
+    assert seen.max_s == 2.0
+    assert seen.top_errors == [("400 Bad Request at GET (no route)", 1)]
 
 
 @pytest.mark.anyio

@@ -576,3 +576,109 @@ def test_the_script_plays_a_transcript(capsys: pytest.CaptureFixture[str], caplo
     assert [message for message in caplog.messages if message.startswith("alert")] == [
         "alert: error_rate is firing: 30% of the last 10 requests failed (limit 20%)"
     ]
+
+
+# ---------------------------------------------------------------- what a healthy request costs
+
+
+class Watched(AlertMonitor):
+    """Counts how often it judges; a healthy request goes without."""
+
+    judged = 0
+
+    def _judge(self, now: float, *, counting: bool) -> list[Alert]:
+        self.judged += 1
+        return super()._judge(now, counting=counting)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "took_s"),
+    [("." * 40, 6.0), ("xx........xx", 0.0), ("." * 10, 10.0), ("x", 0.0), (".", 100.0)],
+    ids=["healthy", "exactly 20 %", "exactly 10 s", "one failure", "100 s over ten"],
+)
+def test_edge_what_is_within_the_limits_is_not_judged(outcomes: str, took_s: float, clock: Clock) -> None:
+    monitor = Watched(clock=clock)
+    assert play(monitor, outcomes, took_s) == []
+    assert monitor.judged == 0
+
+
+@pytest.mark.parametrize(("age_s", "judged"), [(0.0, 0), (10.0, 0), (10.1, 1)])
+def test_edge_the_oldest_request_under_way_is_looked_at_once_it_is_too_old(
+    age_s: float, judged: int, clock: Clock
+) -> None:
+    monitor = Watched(clock=clock)
+    monitor.start()
+    clock.now += age_s
+    play(monitor, ".")
+    assert monitor.judged == judged
+
+
+def test_edge_a_microsecond_above_the_limit_is_an_issue(monitor: AlertMonitor, clock: Clock) -> None:
+    clock.now = 0.0
+    assert play(monitor, "." * 9, took_s=10.0) == []
+    assert heard(monitor, play(monitor, ".", took_s=10.0001)) == ["response_time firing"]
+
+
+def test_what_is_settled_is_judged_no_more(clock: Clock) -> None:
+    monitor = Watched(clock=clock)
+    assert heard(monitor, play(monitor, "x" * 10)) == ["error_rate firing"]
+    assert heard(monitor, play(monitor, "." * 10)) == ["error_rate resolved"]
+    play(monitor, ".")
+    before = monitor.judged
+    play(monitor, "." * 5)
+    assert monitor.judged == before
+
+
+# ---------------------------------------------------------------- what a report says
+
+
+def test_a_report_is_of_now(monitor: AlertMonitor, clock: Clock) -> None:
+    play(monitor, "." * 10, took_s=1.0)
+    assert monitor.report()["response_time"]["value"] == 1.0
+    clock.now += monitor.max_age_s + 10
+    assert monitor.report()["response_time"]["samples"] == 0
+
+
+def test_a_report_has_whole_microseconds(monitor: AlertMonitor, clock: Clock) -> None:
+    clock.now = 0.0
+    play(monitor, ".", took_s=1e-6)
+    play(monitor, "." * 9)
+    assert monitor.report()["response_time"]["value"] == 0.0
+
+
+def test_edge_requests_under_way_for_exactly_the_limit_do_not_hang_yet(monitor: AlertMonitor, clock: Clock) -> None:
+    for _ in range(10):
+        monitor.start()
+    clock.now += 10
+    assert monitor.report()["response_time"]["samples"] == 0
+    clock.now += 1
+    assert monitor.report()["response_time"]["samples"] == 10
+
+
+def test_edge_a_window_of_one_request(clock: Clock) -> None:
+    (alert,) = play(AlertMonitor(window=1, clock=clock), "x")
+    assert (alert.value, alert.samples) == (1.0, 1)
+
+
+def test_only_breaches_are_suppressed(monitor: AlertMonitor, clock: Clock) -> None:
+    (alert,) = play(monitor, ".......xxx")
+    monitor.give_back(alert)
+    monitor.check()
+    assert monitor.report()["error_rate"]["suppressed"] == 0
+    play(monitor, "." * 7)  # the three failures are still among the last ten
+    assert monitor.report()["error_rate"]["suppressed"] == 7
+    play(monitor, "." * 5)
+    assert monitor.report()["error_rate"]["suppressed"] == 7
+
+
+@pytest.mark.anyio
+async def test_the_courier_looks_every_second_and_leaves_no_task(monitor: AlertMonitor) -> None:
+    async def send(alert: Alert) -> None:
+        pass
+
+    courier = AlertCourier(monitor, send)
+    assert courier._every_s == 1.0
+    before = asyncio.all_tasks()
+    async with courier.running():
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() == before
