@@ -682,3 +682,50 @@ async def test_the_courier_looks_every_second_and_leaves_no_task(monitor: AlertM
     async with courier.running():
         await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
+
+
+# ---------------------------------------------------------------- what a middleware counts, what a webhook is left with
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("status", "samples"), [(200, 1), (399, 1), (400, 0), (498, 0), (499, 1), (500, 1)])
+async def test_edge_what_the_client_did_wrong_counts_neither_way(
+    status: int, samples: int, monitor: AlertMonitor
+) -> None:
+    async def inner(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+
+    async def nothing(*_: Any) -> Any:
+        pass
+
+    middleware = exercise.AlertMiddleware(inner, monitor=monitor, courier=AlertCourier(monitor, nothing))
+    await middleware({"type": "http", "method": "POST", "path": "/v1/chat", "headers": []}, nothing, nothing)
+    assert monitor.report()["error_rate"]["samples"] == samples
+
+
+@pytest.mark.anyio
+async def test_a_webhooks_answer_is_closed_unread() -> None:
+    class Answer(httpx.AsyncByteStream):
+        closed = False
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            raise AssertionError("nobody reads it")
+            yield b""
+
+        async def aclose(self) -> None:
+            self.closed = True
+
+    class Endless(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            return httpx.Response(200, stream=answer)
+
+    answer = Answer()
+    await exercise.post(Endless(), URL, Alert("error_rate", "firing", 0.3, 0.2, 10))
+    assert answer.closed
+
+
+def test_the_demo_leaves_a_real_model_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(exercise, "create_app", lambda *given, **named: made.append((given, named)))
+    exercise.failing_on_demand(SETTINGS)
+    assert made == [((SETTINGS,), {})]
