@@ -403,11 +403,11 @@ async def test_edge_a_bad_request_is_an_error_and_its_time_ends_with_its_last_by
         await send({"type": "http.response.body", "body": b"no", "more_body": False})
         clock.now += 7  # what an app does after it has answered is nobody's waiting
 
-    async def send(message: Any) -> None:
+    async def nothing(*_: Any) -> Any:
         pass
 
     middleware = exercise.MetricsMiddleware(inner, metrics=metrics, clock=clock)
-    await middleware({"type": "http", "method": "GET", "path": "/", "headers": []}, send, send)
+    await middleware({"type": "http", "method": "GET", "path": "/", "headers": []}, nothing, nothing)
     seen = metrics.snapshot()
     assert seen.max_s == 2.0
     assert seen.top_errors == [("400 Bad Request at GET (no route)", 1)]
