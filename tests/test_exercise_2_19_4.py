@@ -73,6 +73,10 @@ def test_the_percentile_is_numpys_to_the_last_bit(values: list[float], percent: 
     assert percentile(sorted(values), percent) == float(np.percentile(values, percent))
 
 
+def test_edge_exactly_between_two_values_it_is_counted_from_the_upper_one() -> None:
+    assert percentile([0.13, 8.47], 50) == float(np.percentile([0.13, 8.47], 50)) == 4.300000000000001
+
+
 def test_the_percentile_of_nothing_is_none_and_of_one_is_that_one() -> None:
     assert percentile([], 95) is None
     assert percentile([3.0], 95) == 3.0
