@@ -50,9 +50,9 @@ class Table:
             self.skips.append((report.nodeid.rpartition("::")[2], reason.removeprefix("Skipped: ")))
 
     def __str__(self) -> str:
-        rows = [f"{'':<10}" + "".join(f"{column:>20}" for column in COLUMNS)]
+        rows = [f"{'':<10}" + "".join(f"{column:>24}" for column in COLUMNS)]
         for name in [exercise.id for exercise in EXERCISES if exercise.built] + [SERVICE, HOUSE]:
-            rows.append(f"{name:<10}" + "".join(f"{self._cell(name, column):>20}" for column in COLUMNS))
+            rows.append(f"{name:<10}" + "".join(f"{self._cell(name, column):>24}" for column in COLUMNS))
         rows += [f"skipped   {test}: {reason}" for test, reason in self.skips]
         rows.append(f"{len(self.skips)} skipped. {progress()}")
         return "\n".join(rows)
