@@ -28,6 +28,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from shared.config import Settings
 from shared.offline import Fault, OfflineModel
+from tests.kit.serving import described
 
 ALICE, BOB = {"X-API-Key": "key-a"}, {"X-API-Key": "key-b"}
 
@@ -501,13 +502,7 @@ async def test_five_new_conversations_between_two_pages_change_nothing_on_the_se
 
 
 def test_every_answer_there_can_be_is_described() -> None:
-    paths = create_app(Settings(openai_api_key="offline", offline=True)).openapi()["paths"]
-    described = {
-        f"{method} {path}": set(operation["responses"])
-        for path, operations in paths.items()
-        for method, operation in operations.items()
-    }
-    assert described == {
+    assert described(create_app(Settings(openai_api_key="offline", offline=True))) == {
         "get /health": {"200"},
         "post /v1/chat": {"200", "400", "401", "422", "502", "503", "504"},
         "get /v1/conversations": {"200", "401", "404", "422"},

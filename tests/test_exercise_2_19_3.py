@@ -29,6 +29,7 @@ from hypothesis import strategies as st
 
 from shared.offline import OfflineModel
 from tests.chapter import FOLDER, ROOT
+from tests.kit.serving import described
 
 KEY = "sk-this-is-secret"
 PLACEHOLDER = "sk-your-openai-api-key-here"
@@ -415,13 +416,7 @@ async def test_the_app_runs_on_its_configuration_and_shows_it_without_secrets(de
 
 
 def test_every_answer_there_can_be_is_described() -> None:
-    paths = create_app(Config.from_environment({"OFFLINE": "1"})).openapi()["paths"]
-    described = {
-        f"{method} {path}": set(operation["responses"])
-        for path, operations in paths.items()
-        for method, operation in operations.items()
-    }
-    assert described == {
+    assert described(create_app(Config.from_environment({"OFFLINE": "1"}))) == {
         "get /health": {"200"},
         "post /v1/chat": {"200", "400", "401", "422", "502", "503", "504"},
         "get /v1/config": {"200", "401"},

@@ -170,7 +170,7 @@ def preflight(dockerfile: Path, requirements: Path, ignored: Path, platforms: Pa
 
 def platform_files(folder: Path) -> Iterator[tuple[str, str, float]]:
     """Yield name, health path and seconds between SIGTERM and the end, from each platform's own file."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml  # type: ignore[import-untyped]  # it brings no types
 
     render = yaml.safe_load((folder / "render.yaml").read_text(encoding="utf-8"))["services"][0]
     yield "Render", render.get("healthCheckPath", ""), float(render.get("maxShutdownDelaySeconds", 30))

@@ -162,7 +162,7 @@ def _trace(error: BaseException | None) -> str:
     while error and len(parts) < 5:
         frames = itertools.islice(traceback.walk_tb(error.__traceback__), 50)
         lines = [f'  File "{f.f_code.co_filename}", line {line}, in {f.f_code.co_name}' for f, line in frames]
-        said = _first(lambda error=error: str(error))[:1000]  # type: ignore[misc]
+        said = _first(lambda error=error: str(error))[:1000]  # type: ignore[misc]  # a lambda's default
         parts.append("\n".join(("Traceback (most recent call last):", *lines, f"{type(error).__qualname__}: {said}")))
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return "\n\n".join(reversed(parts))

@@ -24,7 +24,7 @@ import hashlib
 import logging
 import re
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -157,13 +157,25 @@ def wrap(app: FastAPI, *, hsts: Hsts | None = None) -> None:
     That is checked at once, and again when the app starts, for what is added in between.
     """
     refuse_open_cors(app)
+
+    def layer(inner: ASGIApp) -> ASGIApp:
+        refuse_open_cors(app)
+        return SecurityHeaders(inner, hsts=hsts)
+
+    surround(app, layer)
+
+
+def surround(app: FastAPI, *layers: Callable[[ASGIApp], ASGIApp]) -> None:
+    """Put the layers, inside first, around all of an app; `add_middleware` would leave Starlette's 500s outside."""
     inside = app.build_middleware_stack
 
     def build_middleware_stack() -> ASGIApp:
-        refuse_open_cors(app)
-        return SecurityHeaders(inside(), hsts=hsts)
+        stack = inside()
+        for layer in layers:
+            stack = layer(stack)
+        return stack
 
-    app.build_middleware_stack = build_middleware_stack  # type: ignore[method-assign]
+    app.build_middleware_stack = build_middleware_stack  # type: ignore[method-assign]  # Starlette's hook
 
 
 def refuse_open_cors(app: FastAPI) -> None:

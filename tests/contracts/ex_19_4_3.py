@@ -170,6 +170,16 @@ def alerts_at_all(app: App) -> None:
         raise NotChecked("not even 20 failures in a row sent an alert")
 
 
+def expect_alert(found: int, seen: Exchange, *, when: str, expected: str) -> None:
+    """Raise Missed unless there were lines (or entries) that alert."""
+    expect(found > 0, when=when, expected=expected, came="no alert", seen=seen)
+
+
+def expect_none(alerts: Alerts, seen: Exchange, *, when: str, expected: str = "no alert") -> None:
+    """Raise Missed if an alert comes."""
+    expect(alerts.unexpected() == 0, when=when, expected=expected, came=alerts.text(), seen=seen)
+
+
 # ---------------------------------------------------------------- the error rate
 
 
@@ -189,12 +199,11 @@ def error_rate(app: App) -> None:
         fail(app, 2)
         work(app, 1)
     exchange = fail(app, 2)
-    expect(
-        alerts.count() > 0,
+    expect_alert(
+        alerts.count(),
+        exchange,
         when="after 20 requests that worked: two failed, one worked, two failed, one worked, two failed",
         expected="an alert: a log line with the word, or an entry at GET /alerts",
-        came=alerts.text(),
-        seen=exchange,
     )
 
 
@@ -211,12 +220,11 @@ def error_rate(app: App) -> None:
 def error_rate_limit(app: App) -> None:
     alerts = calm(app)
     exchange = fail(app, 2)
-    expect(
-        alerts.unexpected() == 0,
+    expect_none(
+        alerts,
+        exchange,
         when="after 8 requests that worked and 2 at which the model failed",
         expected="no alert: 20% do not exceed 20%",
-        came=alerts.text(),
-        seen=exchange,
     )
 
 
@@ -236,12 +244,11 @@ def last_ten(app: App) -> None:
     exchange = fail(app, 3)
     if not (found := alerts.count()):
         alerts_at_all(app)
-    expect(
-        found > 0,
+    expect_alert(
+        found,
+        exchange,
         when="after 20 requests that worked and 3 at which the model failed",
         expected="an alert: 3 of the last 10 are 30%",
-        came="no alert",
-        seen=exchange,
     )
 
 
@@ -261,12 +268,11 @@ def forgotten(app: App) -> None:
     work(app, 10)
     alerts = Alerts(app)
     exchange = fail(app, 1)
-    expect(
-        alerts.unexpected() == 0,
+    expect_none(
+        alerts,
+        exchange,
         when="after 2 failures, 10 requests that worked and 1 more failure",
         expected="no alert: 1 of the last 10 is 10%",
-        came=alerts.text(),
-        seen=exchange,
     )
 
 
@@ -287,12 +293,11 @@ def response_time(app: App) -> None:
     forget(app)
     alerts = Alerts(app)
     exchange = slow(app, 25)
-    expect(
-        alerts.count() > 0,
+    expect_alert(
+        alerts.count(),
+        exchange,
         when="after 10 quick requests and 10 that took 25 s each",
         expected="an alert: a log line with the word, or an entry at GET /alerts",
-        came=alerts.text(),
-        seen=exchange,
     )
 
 
@@ -310,13 +315,7 @@ def response_time_limit(app: App) -> None:
     forget(app)
     alerts = Alerts(app)
     exchange = slow(app, 8)
-    expect(
-        alerts.unexpected() == 0,
-        when="after 10 requests that took 8 s each",
-        expected="no alert",
-        came=alerts.text(),
-        seen=exchange,
-    )
+    expect_none(alerts, exchange, when="after 10 requests that took 8 s each")
 
 
 @check(
@@ -332,12 +331,11 @@ def response_time_limit(app: App) -> None:
 def average(app: App) -> None:
     alerts = calm(app)
     exchange = slow(app, 25, count=1)
-    expect(
-        alerts.unexpected() == 0,
+    expect_none(
+        alerts,
+        exchange,
         when="after 10 quick requests and one that took 25 s",
         expected="no alert: the average is far below 10 s",
-        came=alerts.text(),
-        seen=exchange,
     )
 
 
@@ -360,12 +358,11 @@ def once(app: App) -> None:
     for _ in range(2):
         app.later(140)
         exchange = fail(app, 3)
-    expect(
-        alerts.unexpected() == 0,
+    expect_none(
+        alerts,
+        exchange,
         when="3 failures 140 s after an alert on failures, and 3 more after another 140 s",
         expected="no further alert within 5 minutes",
-        came=alerts.text(),
-        seen=exchange,
     )
 
 
@@ -386,12 +383,11 @@ def again(app: App) -> None:
     app.later(155)
     alerts = Alerts(app)
     exchange = fail(app, 3)
-    expect(
-        alerts.count() > 0,
+    expect_alert(
+        alerts.count(),
+        exchange,
         when="3 more failures, 305 s after an alert on failures",
         expected="another alert",
-        came=alerts.text(),
-        seen=exchange,
     )
 
 
@@ -415,12 +411,11 @@ def other_issue(app: App) -> None:
     exchange = fail(app, 8)
     if not (found := alerts.count()):
         alerts_at_all(app)
-    expect(
-        found > 0,
+    expect_alert(
+        found,
+        exchange,
         when="8 of 10 requests failed, just after an alert on the response time",
         expected="an alert on the error rate as well",
-        came="no alert",
-        seen=exchange,
     )
 
 

@@ -12,8 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -21,12 +19,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from shared.config import PLACEHOLDER_KEY, environment
 from shared.pricing import AS_OF, PRICES, cost_usd
+from tests.kit.background import Background
 
 OPENAI = "https://api.openai.com/v1"
 CALLS = 100
@@ -69,13 +67,8 @@ class Forwarder:
         self._answers: list[str] = []
         self.calls = 0
         self.spent_usd = Decimal(0)
-        config = uvicorn.Config(self, host="127.0.0.1", port=0, log_level="critical", lifespan="off", ws="none")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        while not self._server.started and self._thread.is_alive():
-            time.sleep(0.005)
-        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}/v1"
+        self._background = Background(self)
+        self.url = f"{self._background.url}/v1"
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "http":
@@ -119,8 +112,7 @@ class Forwarder:
 
     def close(self) -> None:
         """Stop forwarding."""
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join(10)
+        self._background.close()
 
 
 def _capped(path: str, body: dict[str, Any]) -> tuple[dict[str, Any], int]:

@@ -25,6 +25,15 @@ def client_of(model: OfflineModel, *, timeout_s: float = 5.0) -> AsyncOpenAI:
     )
 
 
+def described(app: FastAPI) -> dict[str, set[str]]:
+    """Return which statuses an app's OpenAPI describes, by "get /path"."""
+    return {
+        f"{method} {path}": set(operation["responses"])
+        for path, operations in app.openapi()["paths"].items()
+        for method, operation in operations.items()
+    }
+
+
 @contextlib.asynccontextmanager
 async def serving(app: FastAPI, key: str | None = KEYS[0]) -> AsyncIterator[httpx.AsyncClient]:
     """Start the app, yield a client that sends `key`, stop the app."""

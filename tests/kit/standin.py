@@ -7,14 +7,11 @@ import contextlib
 import itertools
 import re
 import secrets
-import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
-import uvicorn
-
 from shared.offline import Fault, OfflineModel, answer
+from tests.kit.background import Background
 
 
 class StandIn:
@@ -27,14 +24,8 @@ class StandIn:
         self._count = itertools.count(1)
         self.model = OfflineModel(self._say)
         self.held, self._holds = 0, False
-        quiet: dict[str, Any] = {"log_level": "critical", "lifespan": "off", "ws": "none"}
-        config = uvicorn.Config(self._serve, "127.0.0.1", 0, interface="asgi3", **quiet)
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        while not self._server.started and self._thread.is_alive():
-            time.sleep(0.005)
-        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}/v1"
+        self._background = Background(self._serve)
+        self.url = f"{self._background.url}/v1"
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
         self.held += 1
@@ -65,5 +56,4 @@ class StandIn:
 
     def close(self) -> None:
         """Stop serving; answers under way are dropped."""
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join(10)
+        self._background.close()

@@ -27,11 +27,10 @@ from exercise_2_19_7_solution import OutputFilter
 from exercise_3_19_4_solution import AlertCourier, AlertMiddleware, AlertMonitor
 from exercise_3_19_5_solution import Budget, Gate, GracefulShutdown, StopSignals, flush_logs
 from exercise_3_19_6_solution import FLUSH_S
-from exercise_3_19_7_solution import PAGE, SecurityHeaders, page_policy
+from exercise_3_19_7_solution import PAGE, SecurityHeaders, page_policy, surround
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.types import ASGIApp
 
 from production import looks, operator_page, routes
 from production.alerts import Messenger
@@ -141,19 +140,6 @@ def create_app(config: Production | None = None, *, client: AsyncOpenAI | None =
         lambda inner: served(inner, telemetry),
     )
     return app
-
-
-def surround(app: FastAPI, *layers: Callable[[ASGIApp], ASGIApp]) -> None:
-    """Put the layers, inside first, around all of an app; `add_middleware` would leave Starlette's 500s outside."""
-    inside = app.build_middleware_stack
-
-    def build_middleware_stack() -> ASGIApp:
-        stack = inside()
-        for layer in layers:
-            stack = layer(stack)
-        return stack
-
-    app.build_middleware_stack = build_middleware_stack  # type: ignore[method-assign]
 
 
 @contextlib.asynccontextmanager

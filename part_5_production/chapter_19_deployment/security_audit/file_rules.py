@@ -111,7 +111,7 @@ def check_dockerfile(source: Source, folder: Path | None = None) -> None:
 
 def check_compose(source: Source) -> None:
     """Secrets as values, images without a version, users and privileges of the services; keeps line numbers."""
-    import yaml  # type: ignore[import-untyped]
+    import yaml  # type: ignore[import-untyped]  # it brings no types
 
     try:
         tree = yaml.compose(source.text, Loader=yaml.SafeLoader)

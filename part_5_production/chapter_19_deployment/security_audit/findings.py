@@ -3,7 +3,7 @@
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Audit:
     findings: tuple[Finding, ...]
     files: int
     key_uses: tuple[tuple[str, int, str], ...] = ()
-    accepted: Mapping[str, str] = ()  # type: ignore[assignment]
+    accepted: Mapping[str, str] = field(default_factory=dict)
     app: str = ""
 
     @property
