@@ -510,10 +510,60 @@ async def test_abuse_many_requests_leave_a_bounded_memory() -> None:
             if number % 3 == 0:
                 await queue.cancel(queued.request_id)
             await settle()
+            assert len(queue.requests) <= 10 + 1, "the next one to be accepted pushes the oldest out"
+        assert await queue.get_status("anybody's") is None
         assert len(queue.requests) == len(queue._by_key) == len(queue._finished) == 10
         assert not queue._waiting and not queue._running and not queue._left_early
         assert not queue._turn and not queue._later
         assert queue.queue.empty()
+
+
+async def test_abuse_one_who_waits_for_ever_in_front_does_not_make_the_queue_remember_all_the_others() -> None:
+    desk = Desk()
+
+    async def work(request: QueuedRequest) -> str:
+        return await desk(request) if request.conversation_id == "slow" else "done"
+
+    async with RequestQueue(2, work=work, capacity=4) as queue:
+        for message in ("running", "in front", "behind it"):
+            await queue.enqueue(message, conversation_id="slow")
+        for number in range(50):
+            await queue.enqueue(str(number))
+            await settle()
+            assert len(queue._left_early) <= 4
+            stands = [await queue.get_status(job.request_id) for job in list(queue._waiting.values())]
+            assert [(each.message, each.position) for each in stands if each] == [("in front", 1), ("behind it", 2)]
+        last = await queue.enqueue("last")
+        assert last.position == 3
+        for message in ("running", "in front", "behind it"):
+            await desk.end(message)
+        assert not queue._left_early and queue._front == queue._end
+
+
+async def test_failure_what_could_not_be_written_down_was_not_accepted_and_takes_no_place(tmp_path: Path) -> None:
+    class Full(Journal):
+        full = False
+
+        def save(self, job: Any) -> None:
+            if self.full:
+                raise sqlite3.OperationalError("database or disk is full")
+            super().save(job)
+
+    desk, journal = Desk(), Full(tmp_path / "queue.db")
+    async with RequestQueue(1, work=desk, journal=journal) as queue:
+        await queue.enqueue("running")
+        await settle()
+        journal.full = True
+        for _ in range(3):
+            with pytest.raises(sqlite3.OperationalError):
+                await queue.enqueue("lost", idempotency_key="k")
+        journal.full = False
+        assert [(await queue.enqueue(message, idempotency_key="k" + message)).position for message in "ab"] == [1, 2]
+        assert len(queue.requests) == 3 and not queue._left_early
+        await desk.end("running")
+        await desk.end("a")
+        await desk.end("b")
+        assert not queue._left_early and desk.started == ["running", "a", "b"]
 
 
 @pytest.mark.parametrize("wrong", ["max_concurrent", "capacity", "keep_s", "max_finished", "timeout_s"])
@@ -670,10 +720,93 @@ async def test_edge_who_waited_through_a_restart_stays_before_who_comes_then(tmp
     assert order == ["first", "second"]
 
 
+async def test_the_same_queue_starts_again_on_its_file(tmp_path: Path) -> None:
+    desk = Desk()
+    queue = RequestQueue(1, work=desk, journal=Journal(tmp_path / "queue.db"), drain_s=0)
+    async with queue:
+        queued = [await queue.enqueue(message, conversation_id="c", idempotency_key=message) for message in "abc"]
+        queued.append(await queue.enqueue("d"))
+        queued.append(await queue.enqueue("e"))
+        await settle()
+        await queue.cancel(queued[1].request_id)
+        await queue.cancel(queued[3].request_id)
+    async with queue:
+        stands = [await queue.get_status(request.request_id) for request in queued]
+        assert [(stand.status, stand.position) for stand in stands if stand] == [
+            ("failed", None),
+            ("cancelled", None),
+            ("queued", 1),
+            ("cancelled", None),
+            ("queued", 2),
+        ]
+        await settle()
+        await desk.end("c")
+        await desk.end("e")
+        assert len(queue.requests) == len(queue._finished) == 5 and not queue._waiting and not queue._turn
+    assert desk.started == ["a", "c", "e"]
+
+
+async def test_while_it_stops_with_a_file_who_waits_does_not_start_and_can_still_be_cancelled(tmp_path: Path) -> None:
+    file, desk = tmp_path / "queue.db", Desk()
+    queue = await RequestQueue(2, work=desk, journal=Journal(file)).__aenter__()
+    ids = [(await queue.enqueue(message, conversation_id="c")).request_id for message in ("now", "next", "gone")]
+    await settle()
+    stopping = asyncio.create_task(queue.__aexit__(None, None, None))
+    await settle()
+    cancelled = await queue.cancel(ids[2])
+    assert cancelled is not None and cancelled.status == "cancelled"
+    await desk.end("now")
+    await stopping
+    assert desk.started == ["now"]
+    async with RequestQueue(1, work=echo, journal=Journal(file)) as queue:
+        ends = [await queue.wait(request_id, 9) for request_id in ids]
+    assert [(end.status, end.result) for end in ends if end] == [
+        ("completed", "answer to now"),
+        ("completed", "next"),
+        ("cancelled", None),
+    ]
+
+
+async def test_failure_a_stop_that_is_cut_short_stops_the_work_and_closes_the_file(tmp_path: Path) -> None:
+    file, desk = tmp_path / "queue.db", Desk()
+    queue = RequestQueue(1, work=desk, journal=Journal(file))
+    await queue.__aenter__()
+    queued = await queue.enqueue("busy")
+    await settle()
+    stopping = asyncio.create_task(queue.__aexit__(None, None, None))
+    await settle()
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    assert not queue._tasks and not desk.on_it
+    async with RequestQueue(work=echo, journal=Journal(file, patience_s=0)) as queue:
+        status = await queue.get_status(queued.request_id)
+    assert status is not None and (status.status, status.error) == ("failed", "interrupted")
+
+
+async def test_edge_the_time_between_two_lives_is_not_taken_for_service_time(tmp_path: Path) -> None:
+    file, clock = tmp_path / "queue.db", Clock()
+    async with RequestQueue(1, work=Desk(), journal=Journal(file), clock=clock, drain_s=0) as queue:
+        queued = await queue.enqueue("x")
+        await settle()
+        queue._finish = lambda *_, **__: None  # type: ignore[method-assign]  # killed
+    clock.now += 7_200
+    async with RequestQueue(1, work=echo, journal=Journal(file), clock=clock) as queue:
+        status = await queue.get_status(queued.request_id)
+        assert status is not None and (status.status, status.error) == ("failed", "interrupted")
+        assert queue.service_s is None
+
+
 async def test_abuse_two_queues_on_one_file_are_refused(tmp_path: Path) -> None:
     async with RequestQueue(work=echo, journal=Journal(tmp_path / "queue.db")):
+        second = RequestQueue(work=echo, journal=Journal(tmp_path / "queue.db", patience_s=0))
         with pytest.raises(sqlite3.OperationalError, match="locked"):
-            await RequestQueue(work=echo, journal=Journal(tmp_path / "queue.db", patience_s=0)).__aenter__()
+            await second.__aenter__()
+        with pytest.raises(QueueFull, match="stopping"):
+            await second.enqueue("nobody would work on it")
+        assert second._journal is not None
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            second._journal.forget("x")
 
 
 VICTIM = """

@@ -111,6 +111,7 @@ class _Job:
     finished_at: float | None = None
     worker: asyncio.Task[None] | None = None
     done: asyncio.Future[None] | None = None  # made when somebody waits
+    place: int = 0  # in the line, counted from where its numbering began
 
 
 class RequestQueue:
@@ -153,8 +154,8 @@ class RequestQueue:
         self._turn: dict[tuple[str, str], int] = {}  # per conversation: who may start or is running
         self._later: dict[tuple[str, str], deque[int]] = {}  # and who comes after that, where anybody does
         self._by_key: dict[tuple[str, str], _Job] = {}
-        self._front = 0  # everything that arrived before this number has left the line
-        self._left_early: list[int] = []  # what has left the line behind it, sorted
+        self._front = self._end = 0  # the first place in line that is taken, and the one for who comes next
+        self._left_early: list[int] = []  # the places behind it that are empty, sorted
         self._seq = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._open = self._stopped = False
@@ -213,13 +214,16 @@ class RequestQueue:
 
     def retry_after_s(self, request: QueuedRequest) -> int:
         """Estimate in how many whole seconds it pays to ask again; 0 when the request is final."""
-        return 0 if request.finished_at else self._seconds_for((request.position or 0) + self.max_concurrent)
+        return (
+            0 if request.finished_at is not None else self._seconds_for((request.position or 0) + self.max_concurrent)
+        )
 
     # ------------------------------------------------------------ the line
 
     def _admit(self, job: _Job) -> None:
         self._remember(job)
         self._waiting[job.seq] = job
+        job.place, self._end = self._end, self._end + 1
         conversation = job.caller, job.conversation_id
         if conversation not in self._turn:
             self._turn[conversation] = job.seq
@@ -229,8 +233,13 @@ class RequestQueue:
 
     def _leave_line(self, job: _Job) -> None:
         del self._waiting[job.seq]
-        if job.seq != self._front:
-            insort(self._left_early, job.seq)
+        if job.place != self._front:
+            insort(self._left_early, job.place)
+            if len(self._left_early) > self.capacity:  # the first one waits for long: number the others anew
+                self._left_early.clear()
+                self._front, self._end = 0, len(self._waiting)
+                for place, other in enumerate(self._waiting.values()):
+                    other.place = place
             return
         self._front += 1
         if left := self._left_early:
@@ -254,7 +263,7 @@ class RequestQueue:
             del self._later[conversation]
 
     def _position(self, job: _Job) -> int:
-        return job.seq - self._front - bisect(self._left_early, job.seq) + 1
+        return job.place - self._front - bisect(self._left_early, job.place) + 1
 
     # ------------------------------------------------------------ the work
 
@@ -263,8 +272,8 @@ class RequestQueue:
         assert me is not None
         while not self._stopped:
             job = self._waiting.get(await self.queue.get())
-            if job is None:
-                continue  # cancelled while it was in line
+            if job is None or self._stopped:
+                continue  # cancelled while it was in line, or left to the next start
             self._leave_line(job)
             job.status, job.started_at, job.worker = "processing", self._clock(), me
             self._running[job] = job.started_at
@@ -292,16 +301,14 @@ class RequestQueue:
         if job.finished_at is not None:
             return
         now = self._clock()
-        job.status, job.result, job.error, job.finished_at, job.worker = status, result, error, now, None
-        if job.started_at is not None and status != "cancelled":
+        if job.started_at is not None and job.worker and status != "cancelled":
             took = max(0.0, now - job.started_at)
             before = took if self.service_s is None else self.service_s
             self.service_s = before + 0.2 * (took - before)
+        job.status, job.result, job.error, job.finished_at, job.worker = status, result, error, now, None
         if job.done is not None:
             job.done.set_result(None)
         self._finished.append(job)
-        while len(self._finished) > self._max_finished:
-            self._forget(self._finished.popleft())
         if self._journal:
             self._journal.save(job)
 
@@ -332,15 +339,17 @@ class RequestQueue:
             self._by_key[job.caller, job.idempotency_key] = job
 
     def _forget_old(self) -> None:
-        while self._finished and (self._finished[0].finished_at or 0) <= self._clock() - self._keep_s:
-            self._forget(self._finished.popleft())
+        finished = self._finished
+        while finished and (len(finished) > self._max_finished or self._is_old(finished[0])):
+            job = finished.popleft()
+            del self.requests[job.request_id]
+            if job.idempotency_key is not None:
+                del self._by_key[job.caller, job.idempotency_key]
+            if self._journal:
+                self._journal.forget(job.request_id)
 
-    def _forget(self, job: _Job) -> None:
-        del self.requests[job.request_id]
-        if job.idempotency_key is not None:
-            del self._by_key[job.caller, job.idempotency_key]
-        if self._journal:
-            self._journal.forget(job.request_id)
+    def _is_old(self, job: _Job) -> bool:
+        return job.finished_at is not None and job.finished_at <= self._clock() - self._keep_s
 
     def _find(self, request_id: str, caller: str) -> _Job | None:
         self._forget_old()
@@ -373,16 +382,21 @@ class RequestQueue:
     # ------------------------------------------------------------ its life
 
     async def __aenter__(self) -> Self:
-        self._open, self._stopped = True, False
         if self._journal:
             self._recover(self._journal)
+        self._open, self._stopped = True, False
         for _ in range(self.max_concurrent):
             self._keep_up(self._worker)
         self._keep_up(self._sweep)
         return self
 
     def _recover(self, journal: "Journal") -> None:
-        for job in journal.open():
+        jobs = journal.open()
+        for left in (self.requests, self._waiting, self._finished, self._turn, self._later, self._by_key):
+            left.clear()  # by an earlier life: all of it is in the file
+        self._left_early.clear()
+        self._front = self._end = 0
+        for job in jobs:
             if job.status == "queued":
                 job.seq = next(self._seq)
                 journal.save(job)
@@ -398,19 +412,22 @@ class RequestQueue:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._open = False
-        if self._journal:
-            self._waiting.clear()  # they are in the file, and the next start works on them
-        accepted = [_done(job) for job in (*self._running, *self._waiting.values()) if job.finished_at is None]
-        if accepted:
-            await asyncio.wait(accepted, timeout=self._drain_s)
-        for job in list(self._waiting.values()):
-            self._stop(job, "failed", "interrupted")
-        self._stopped = True
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks, timeout=STOP_S)
-        if self._journal:
-            self._journal.close()
+        self._stopped = self._journal is not None  # who waits is in the file, and the next start works on it
+        line = {} if self._stopped else self._waiting
+        accepted = [_done(job) for job in (*self._running, *line.values()) if job.finished_at is None]
+        try:
+            if accepted:
+                await asyncio.wait(accepted, timeout=self._drain_s)
+        finally:
+            for job in list(line.values()):
+                self._stop(job, "failed", "interrupted")
+            self._stopped = True
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks, timeout=STOP_S)
+            if self._journal:
+                self._journal.close()
 
     def _keep_up(self, run: Callable[[], Coroutine[None, None, None]]) -> None:
         """Run a loop of the queue's own, and another one if it should ever end."""
@@ -457,17 +474,21 @@ class Journal:
         self._path.touch(mode=0o600)
         # isolation_level None: every statement commits
         self._db = sqlite3.connect(self._path, isolation_level=None, timeout=self._patience_s)
-        self._db.executescript("""
-            PRAGMA locking_mode = EXCLUSIVE;
-            PRAGMA journal_mode = WAL;
-            PRAGMA synchronous = NORMAL;
-            CREATE TABLE IF NOT EXISTS requests (
-                request_id PRIMARY KEY, seq, caller, conversation_id, message, idempotency_key, created_at,
-                status, result, error, started_at, finished_at
-            );
-        """)
-        rows = self._db.execute("SELECT * FROM requests ORDER BY finished_at IS NULL, finished_at, seq")
-        return [_Job(*row) for row in rows]
+        try:
+            self._db.executescript("""
+                PRAGMA locking_mode = EXCLUSIVE;
+                PRAGMA journal_mode = WAL;
+                PRAGMA synchronous = NORMAL;
+                CREATE TABLE IF NOT EXISTS requests (
+                    request_id PRIMARY KEY, seq, caller, conversation_id, message, idempotency_key, created_at,
+                    status, result, error, started_at, finished_at
+                );
+            """)
+            rows = self._db.execute("SELECT * FROM requests ORDER BY finished_at IS NULL, finished_at, seq")
+            return [_Job(*row) for row in rows]
+        except sqlite3.Error:
+            self.close()
+            raise
 
     def save(self, job: _Job) -> None:
         """Write down how a request stands."""
@@ -494,6 +515,24 @@ class ChatStatus(BaseModel):
     error: str | None = None
 
 
+def chat_status(
+    request: QueuedRequest | None, retry_after_s: Callable[[QueuedRequest], int], to: Response
+) -> ChatStatus:
+    """Answer how a request stands: 404 without one, and a Retry-After header while it is not final."""
+    if request is None:
+        raise HTTPException(404, "no such request")
+    if seconds := retry_after_s(request):
+        to.headers["Retry-After"] = str(seconds)
+    return ChatStatus(
+        request_id=request.request_id,
+        conversation_id=request.conversation_id,
+        status=request.status,
+        position=request.position,
+        response=request.result,
+        error=request.error,
+    )
+
+
 def create_app(
     settings: Settings | None = None,
     *,
@@ -515,20 +554,6 @@ def create_app(
 
     app = base_app(settings, client, lifespan=lifespan)
 
-    def told(request: QueuedRequest | None, response: Response) -> ChatStatus:
-        if request is None:
-            raise HTTPException(404, "no such request")
-        if retry_after_s := app.state.queue.retry_after_s(request):
-            response.headers["Retry-After"] = str(retry_after_s)
-        return ChatStatus(
-            request_id=request.request_id,
-            conversation_id=request.conversation_id,
-            status=request.status,
-            position=request.position,
-            response=request.result,
-            error=request.error,
-        )
-
     @app.post("/v1/chat", status_code=202, response_model_exclude_none=True)
     async def chat(
         body: ChatRequest,
@@ -536,8 +561,9 @@ def create_app(
         response: Response,
         idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
     ) -> ChatStatus:
+        queue: RequestQueue = app.state.queue
         try:
-            queued = await app.state.queue.enqueue(
+            queued = await queue.enqueue(
                 body.message, caller=caller, conversation_id=body.conversation_id, idempotency_key=idempotency_key
             )
         except QueueFull as full:
@@ -545,7 +571,7 @@ def create_app(
         except IdempotencyConflict as conflict:
             raise HTTPException(422, str(conflict)) from None
         response.headers["Location"] = f"/status/{queued.request_id}"
-        return told(queued, response)
+        return chat_status(queued, queue.retry_after_s, response)
 
     @app.get("/v1/status/{request_id}", response_model_exclude_none=True)
     @app.get("/status/{request_id}", response_model_exclude_none=True)
@@ -556,12 +582,15 @@ def create_app(
         response: Response,
         wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="seconds to wait for the result")] = 0,
     ) -> ChatStatus:
-        return told(await unless_gone(request, app.state.queue.wait(request_id, wait, caller=caller)), response)
+        queue: RequestQueue = app.state.queue
+        found = await unless_gone(request, queue.wait(request_id, wait, caller=caller))
+        return chat_status(found, queue.retry_after_s, response)
 
     @app.delete("/v1/status/{request_id}", response_model_exclude_none=True)
     @app.delete("/status/{request_id}", response_model_exclude_none=True)
     async def cancel(request_id: str, caller: Caller, response: Response) -> ChatStatus:
-        return told(await app.state.queue.cancel(request_id, caller=caller), response)
+        queue: RequestQueue = app.state.queue
+        return chat_status(await queue.cancel(request_id, caller=caller), queue.retry_after_s, response)
 
     return app
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from exercise_1_19_2_solution import MAX_PAGE_SIZE, PAGE_SIZE, shown
 from exercise_2_19_2_solution import ChatMessage, problem_responses
-from exercise_2_19_5_solution import MAX_WAIT_S, ChatStatus, IdempotencyConflict, QueuedRequest, QueueFull
+from exercise_2_19_5_solution import MAX_WAIT_S, ChatStatus, IdempotencyConflict, QueueFull, chat_status
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 
 from production.chat import Chat
@@ -99,7 +99,7 @@ async def enqueue(
     except IdempotencyConflict as conflict:
         raise HTTPException(422, str(conflict)) from None
     response.headers["Location"] = f"/v1/status/{queued.request_id}"
-    return _status(queued, response, jobs)
+    return chat_status(queued, jobs.retry_after_s, response)
 
 
 @router.get("/status/{request_id}", response_model_exclude_none=True)
@@ -112,28 +112,14 @@ async def status(
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_S, description="seconds to wait for the result")] = 0,
 ) -> ChatStatus:
     """Say how far a queued message is."""
-    return _status(await unless_gone(request, jobs.wait(request_id, wait, caller=caller)), response, jobs)
+    found = await unless_gone(request, jobs.wait(request_id, wait, caller=caller))
+    return chat_status(found, jobs.retry_after_s, response)
 
 
 @router.delete("/status/{request_id}", response_model_exclude_none=True)
 async def cancel(request_id: str, caller: Caller, response: Response, jobs: JobsOf) -> ChatStatus:
     """Cancel a queued message that has no answer yet."""
-    return _status(await jobs.cancel(request_id, caller=caller), response, jobs)
-
-
-def _status(request: QueuedRequest | None, response: Response, jobs: Jobs) -> ChatStatus:
-    if request is None:
-        raise HTTPException(404, "no such request")
-    if retry_after_s := jobs.retry_after_s(request):
-        response.headers["Retry-After"] = str(retry_after_s)
-    return ChatStatus(
-        request_id=request.request_id,
-        conversation_id=request.conversation_id,
-        status=request.status,
-        position=request.position,
-        response=request.result,
-        error=request.error,
-    )
+    return chat_status(await jobs.cancel(request_id, caller=caller), jobs.retry_after_s, response)
 
 
 @router.get("/conversations")
