@@ -225,8 +225,7 @@ class RequestQueue:
         self._waiting[job.seq] = job
         job.place, self._end = self._end, self._end + 1
         conversation = job.caller, job.conversation_id
-        if conversation not in self._turn:
-            self._turn[conversation] = job.seq
+        if self._turn.setdefault(conversation, job.seq) == job.seq:
             self.queue.put_nowait(job.seq)
         else:  # its turn comes when the one before it has ended
             self._later.setdefault(conversation, deque()).append(job.seq)
@@ -252,14 +251,15 @@ class RequestQueue:
     def _leave_conversation(self, job: _Job) -> None:
         conversation = job.caller, job.conversation_id
         later = self._later.get(conversation)
-        if self._turn[conversation] != job.seq:
-            self._later[conversation].remove(job.seq)
-        elif later:
+        if later is None:
+            del self._turn[conversation]
+            return
+        if self._turn[conversation] == job.seq:
             self._turn[conversation] = later.popleft()
             self.queue.put_nowait(self._turn[conversation])
         else:
-            del self._turn[conversation]
-        if later is not None and not later:
+            later.remove(job.seq)
+        if not later:
             del self._later[conversation]
 
     def _position(self, job: _Job) -> int:
