@@ -264,6 +264,35 @@ async def test_what_is_cancelled_at_the_timeout_ends_as_clean_as_it_can(
     assert shutdown.active_requests == 0
 
 
+@pytest.mark.parametrize(("more", "sent_after"), [(True, 1), (False, 0)])
+async def test_edge_only_a_stream_of_events_that_is_not_complete_gets_a_last_event(more: bool, sent_after: int) -> None:
+    shutdown = GracefulShutdown()
+
+    async def work(send: Any) -> None:
+        await send(begin(b"text/event-stream"))
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": more})
+        await asyncio.Event().wait()  # for instance in a task that runs after the response
+
+    request = asyncio.create_task(call(Gate(app_that(work), shutdown=shutdown)))
+    await settle()
+    shutdown.cancel_remaining()
+    assert len(await request) == 2 + sent_after
+
+
+async def test_edge_what_comes_before_the_answer_begins_is_passed_on_as_it_is() -> None:
+    shutdown = GracefulShutdown()
+    hint = {"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]}
+
+    async def work(send: Any) -> None:
+        shutdown.request_shutdown()
+        await send(dict(hint))
+        await send(begin())
+        await send({"type": "http.response.body"})
+
+    first, start, _ = await call(Gate(app_that(work), shutdown=shutdown))
+    assert first == hint and (b"connection", b"close") in start["headers"]
+
+
 async def test_edge_a_cancellation_that_is_not_ours_goes_on() -> None:
     shutdown = GracefulShutdown()
     request = asyncio.create_task(call(Gate(app_that(forever), shutdown=shutdown)))

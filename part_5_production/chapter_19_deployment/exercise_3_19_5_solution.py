@@ -192,10 +192,12 @@ class Gate:
             await _refuse(send, error)
             return
         start: Message | None = None
+        last: Message = {}
 
         def send_and_let_go(message: Message) -> Awaitable[None]:
-            nonlocal start
-            if message["type"] == "http.response.start":
+            nonlocal start, last
+            last = message
+            if start is None and message["type"] == "http.response.start":
                 start = message
                 if shutdown.shutdown_requested:
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
@@ -208,10 +210,14 @@ class Gate:
                 raise
             if start is None:
                 await _refuse(send, ShuttingDown(shutdown.retry_after_s))
-            elif any(value.startswith(b"text/event-stream") for _, value in start.get("headers", ())):
+            elif (last is start or last.get("more_body")) and _is_event_stream(start):
                 await send({"type": "http.response.body", "body": b'event: error\ndata: {"code": "shutting_down"}\n\n'})
         finally:
             shutdown.count_out(task)
+
+
+def _is_event_stream(start: Message) -> bool:
+    return any(value.startswith(b"text/event-stream") for _, value in start.get("headers", ()))
 
 
 async def _refuse(send: Send, error: ShuttingDown) -> None:

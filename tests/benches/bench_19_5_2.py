@@ -2,6 +2,8 @@
 
 Everything in one process and one run. The bare `asyncio.Queue` hands over a message and a future and nothing else;
 taskiq's in-memory broker runs the same job. `?wait=` and polling every 50 ms fetch a result that takes 20 ms.
+An unguessable ID, three times of day, the record and the two frozen views that callers and work get take about 1 us
+together: as much as the whole bare queue. So 1.5 times of it is out of reach for a queue that tells what it does.
 """
 
 from __future__ import annotations
