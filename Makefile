@@ -9,7 +9,7 @@ SERVICE := part_5_production/chapter_19_deployment/production/requirements.txt
 PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help run demo list check hint check-all exam grade serve bench freeze containers
+.PHONY: help run demo list check hint check-all exam types grade serve bench freeze containers
 .DEFAULT_GOAL := help
 
 help:
@@ -24,7 +24,8 @@ help:
 	@echo "  make check EX=19.2.3 MINE=http://127.0.0.1:8000 KEY=my-key"
 	@echo "  make hint EX=19.2.3            what to look at next (LEVEL=1, 2 or 3; CHECK=retry-after)"
 	@echo "  make check-all                 everything: references, attempts, unit tests; one table (PINS=book)"
-	@echo "  make exam [EX=19.2.3]          examine the checks: attempts three times over, and mutants"
+	@echo "  make exam [EX=19.2.3]          examine the checks: attempts three times over (ROUNDS=1), and mutants (ONLY=attempts)"
+	@echo "  make types                     check the types of our own code (mypy)"
 	@echo "  make grade SUBMISSIONS=class    grade a class: one folder or zip per student (tests/README.md)"
 	@echo "  make bench EX=19.2.3           measure, side by side in one run (EX=startup, EX=production; WRITE=1 into the README)"
 	@echo "  make containers                build the images of section 19.1, run and measure them (needs Docker)"
@@ -54,7 +55,10 @@ check-all: $(VENV)/ready-for-tests
 	@$(PY) -m tests check-all
 
 exam: $(VENV)/ready-for-tests
-	@$(PY) -m tests exam $(EX) $(if $(SEED),--seed $(SEED))
+	@$(PY) -m tests exam $(EX) $(if $(SEED),--seed $(SEED)) $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(ONLY),--only $(ONLY))
+
+types: $(VENV)/ready-for-tests
+	@$(PY) -m mypy
 
 grade: $(VENV)/ready
 	@$(PY) -m tests grade "$(or $(SUBMISSIONS),$(error say where they are: make grade SUBMISSIONS=my-class))" $(if $(JOBS),--jobs $(JOBS))

@@ -48,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     sub = command("exam", "examine the checks: attempts three times over, and mutants", exam, exercise="optional")
     sub.add_argument("--seed", type=int, help="repeat one order")
     sub.add_argument("--only", choices=("attempts", "mutants"), help="one half of the exam")
+    sub.add_argument("--rounds", type=int, default=3, help="how often the attempts are judged, and once near midnight")
     sub = command("grade", "grade a class: a folder that holds one folder or zip per student", grade_class)
     sub.add_argument("submissions", metavar="DIR", help="results go to DIR/_results; a second run goes on")
     sub.add_argument("--jobs", type=int, help="how many solutions at a time (default: one per core)")
@@ -149,7 +150,7 @@ def exam(args: argparse.Namespace) -> int:
     """Examine the checks themselves."""
     from tests.kit.exam import run_exam
 
-    return run_exam(find(args.exercise) if args.exercise else None, args.seed, args.only)
+    return run_exam(find(args.exercise) if args.exercise else None, args.seed, args.only, args.rounds)
 
 
 def grade_class(args: argparse.Namespace) -> int:

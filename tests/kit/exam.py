@@ -36,14 +36,15 @@ MUTANT_S = 120.0
 CORES = os.cpu_count() or 1
 
 
-def run_exam(exercise: Exercise | None, seed: int | None, half: str | None) -> int:
+def run_exam(exercise: Exercise | None, seed: int | None, half: str | None, rounds: int = ROUNDS) -> int:
     """Examine one exercise or all of them; returns 1 when anything is not as declared."""
     seed = random.randrange(10**6) if seed is None else seed
     print(f"seed {seed}", flush=True)
     chosen = [exercise] if exercise else [each for each in EXERCISES if each.built]
     wrong = 0
     if half != "mutants":
-        wrong += examine_attempts([attempt for each in chosen for attempt in attempts(each.id)], random.Random(seed))
+        found = [attempt for each in chosen for attempt in attempts(each.id)]
+        wrong += examine_attempts(found, rounds, random.Random(seed))
     if half != "attempts":
         wrong += sum(examine_mutants(each) for each in chosen if each.path.suffix == ".py")
     print("\nall as declared" if not wrong else f"\n{wrong} not as declared")
@@ -62,11 +63,11 @@ class Turn:
     near_midnight: bool
 
 
-def examine_attempts(found: list[Attempt], order: random.Random) -> int:
+def examine_attempts(found: list[Attempt], rounds: int, order: random.Random) -> int:
     """Judge all attempts in every round; returns how many verdicts were not as declared."""
     turns = [
-        Turn(attempt, order.randrange(10**9), number == ROUNDS)
-        for number in range(ROUNDS + 1)
+        Turn(attempt, order.randrange(10**9), number == rounds)
+        for number in range(rounds + 1)
         for attempt in order.sample(found, len(found))
     ]
     wrong = 0
@@ -78,7 +79,7 @@ def examine_attempts(found: list[Attempt], order: random.Random) -> int:
                 print(f"  WRONG {turn.attempt}: missed {sorted(missed)}, declares {sorted(turn.attempt.must_fail)}")
             if done % len(found) == 0:
                 number = done // len(found)
-                name = f"round {number}" if number <= ROUNDS else "near midnight, far in the east"
+                name = f"round {number}" if number <= rounds else "near midnight, far in the east"
                 so_far = f"{wrong} not as declared so far, {time.monotonic() - began:.0f} s"
                 print(f"  {name}: {len(found)} attempts, {so_far}", flush=True)
     return wrong

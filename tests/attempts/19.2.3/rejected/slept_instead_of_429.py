@@ -1,4 +1,4 @@
-# must fail: eleventh-429, window
+# must fail: eleventh-429
 # The eleventh request is made to wait until there is room: nobody is told to come back later.
 import asyncio
 import os
