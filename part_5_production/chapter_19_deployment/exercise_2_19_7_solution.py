@@ -29,6 +29,7 @@ import logging
 import math
 import re
 import secrets
+import string
 import sys
 import unicodedata
 import uuid
@@ -65,13 +66,20 @@ LOOKALIKES = str.maketrans(
     "\u03b1\u03b5\u03bf\u03c1\u03c5\u03b9\u03ba\u03bd\u03c4\u0131\u0261\u0251\u1d00\u1d07\u026a\u1d0f\u1d1b\u0280\ua731\u0274\u1d18",
     "aeopcyxijshdqwmtkhbaeopuikvtigaaeiotrsnp",
 )
-FOLDED = INVISIBLE | TAGS | LOOKALIKES | dict.fromkeys([0x200C, 0x200D, *range(0x300, 0x370), *range(0xFE00, 0xFE10)])
+QUOTES = dict.fromkeys([0x201C, 0x201D], '"')
+FOLDED = INVISIBLE | TAGS | LOOKALIKES | QUOTES
+FOLDED |= dict.fromkeys([0x200C, 0x200D, *range(0x300, 0x370), *range(0xFE00, 0xFE10)])
 LEET = str.maketrans("013457@$!|", "oieastasil")
-STOPS, SEPARATORS = ".!?;)\n", '"(*_`[]{}<>#/=+~\u201c\u201d'
-SPLIT = str.maketrans(STOPS + SEPARATORS, "|" * len(STOPS) + " " * len(SEPARATORS))
+STOPS, SEPARATORS = b".!?;)\n", b'"(*_`[]{}<>#/=+~'
+SPLIT = bytes.maketrans(STOPS + SEPARATORS, b"|" * len(STOPS) + b" " * len(SEPARATORS))  # bytes: four times as fast
 SQUEEZE = str.maketrans("", "", "".join(chr(code) for code in range(128) if not chr(code).isalnum()))
 ROT13 = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
+UNSPACED = re.compile(r"\S{16,}")
+HYPHENS = re.compile(r"(?<=\b[a-z])-(?=[a-z]\b)")  # between single letters
 ENCODED = re.compile(r"[A-Za-z0-9+/=_-]{16,}")
+ALPHABET = string.ascii_letters.encode()
+SHAPE = bytes.maketrans(ALPHABET + b"013457@$", b"a" * len(ALPHABET) + b"1" * 8)  # a digit in a word reads "a1a"
+UNBROKEN = bytes.maketrans(ALPHABET + b"0123456789+/=_-", b"x" * (len(ALPHABET) + 15))
 MAX_DEPTH = 2  # encodings within encodings
 
 
@@ -126,7 +134,7 @@ def base64_text(run: str) -> str:
 def hex_text(run: str) -> str:
     """Decode pairs of hex digits; empty when it is none."""
     try:
-        return bytes.fromhex(run).decode()
+        return bytes.fromhex(run.removeprefix("0x")).decode()
     except ValueError:
         return ""
 
@@ -136,29 +144,34 @@ def hex_text(run: str) -> str:
 CLASSES = {
     "V": "aside ignore disregard forget override overwrite bypass discard overlook neglect omit disobey violate "
     "circumvent unlearn dismiss evade break ignora ignorez ignoriere ignoriert vergiss vergesst olvida olvide "
-    "esquece esqueca oublie oubliez dimentica missachte",  # to set aside
+    "esquece esqueca oublie oubliez dimentica missachte scrap nevermind negeer vergeet "
+    "zignoruj zapomnij",  # to set aside
     "f": "follow following obey obeying adhere comply respect heed listen apply attention mind exist",  # to follow
     "n": "neither nor not don't dont never stop cease none cannot can't won't isn't aren't needn't",  # not
     "l": "longer",
     "P": "previous prior above preceding earlier foregoing initial initially existing past former before "
     "beforehand old precedes preceded first original originally foremost anteriores previas previos "
+    "vorher zuvor antes vorige eerdere poprzednie "
     "vorherigen bisherigen vorigen obigen precedentes precedenti",  # what came before
-    "g": "beginning starting begins start begin",
+    "g": "beginning starting begins start begin top",
     "A": "all everything any anything every each whatever entire whole full complete todas todos alle allen "
-    "toutes tous tutte tutti",  # all of it
+    "toutes tous tutte tutti alles todo tout tutto tudo wszystkie",  # all of it
     "S": "hidden secret internal confidential underlying pre-prompt preprompt sistema systeme",  # kept from users
     "O": "instruction instructions prompt prompts directive directives programming guardrails safeguards "
-    "instrucciones anweisungen istruzioni instrucoes consignes systemprompt",  # a model's instructions
+    "instrucciones anweisungen istruzioni instrucoes consignes systemprompt "
+    "instructies instrukcje brief preamble",  # a model's instructions
     "R": "principles values layer layers checks mechanism mechanisms "
     "rule rules guideline guidelines restriction restrictions policy policies limits limitation "
     "limitations filter filters censorship moderation ethics morals constraints protocols orders guidance "
-    "training protections safety commands command directions ethical moral considerations scruples measures reglas "
-    "regeln regles regole regras richtlinien",  # what binds it
+    "training protections safety commands command directions ethical moral considerations scruples "
+    "measures legality alignment reglas "
+    "regeln regles regole regras richtlinien "
+    "einschrankungen einschraenkungen restricciones restricoes filtres filtri filtros",  # what binds it
     "T": "text context conversation history words content sentence sentences paragraph word phrase",  # text
     "m": "configuration config settings setup",
     "J": "task goal job objective mission role",  # its work
     "L": "new real actual true updated only sole",  # newly given
-    "Y": "your ur yours tu tus deine deinen tes votre vos tuo tuoi tue seu suas",
+    "Y": "your yourself ur yours eure sua tu tus deine deinen tes votre vos tuo tuoi tue seu suas",
     "u": "you u you'll you'd",  # the model
     "v": "you're youre",
     "I": "i i'm im we my our i've we're",  # the speaker
@@ -166,7 +179,9 @@ CLASSES = {
     "U": "user user's users",
     "s": "reveal show print repeat output display tell give share leak disclose dump expose recite echo copy "
     "paste list provide return quote state spell type write divulge muestra muestrame zeige zeig montre "
-    "montrez mostra revela verrate affiche",  # to give out
+    "montrez mostra revela verrate affiche "
+    "verratet gib sag nenne wiederhole repite dime revele dis-moi "
+    "donne-moi repete mostrami dimmi ripeti mostre diga repita",  # to give out
     "z": "translate summarize summarise describe encode convert",  # to give out otherwise
     "q": "what what's whats which who how why when where whether what're",  # questions
     "h": "can could would should may might must will shall do does did is are was were has have had to be been "
@@ -174,25 +189,29 @@ CLASSES = {
     "a": "a an another example examples",
     "p": "set put please now just then also so but and ok okay hey kindly simply immediately instead next lol "
     "completely totally today thanks hello hi",  # before a command
-    "X": "unfiltered unrestricted uncensored jailbroken dan unethical amoral unaligned lawless",  # without limits
-    "Z": "freed without no zero free lacks beyond free-from",  # without
+    "X": "unfiltered unrestricted uncensored jailbroken dan unethical amoral unaligned lawless outlaw",  # no limits
+    "Z": "freed without no zero free lacks beyond free-from ohne sans senza sem sin",  # without
     "r": "refuse refuses refusing decline declines deny denies",
     "B": "act pretend roleplay role-play behave simulate imagine become becomes answer answers respond "
     "responds reply speak talk talks behaves acting operate work sound",  # to behave
-    "N": "ai model assistant chatbot bot gpt llm persona mode agent character assistant's",  # a model
+    "N": "ai model assistant chatbot bot gpt llm persona mode agent character assistant's llms "
+    "assistants chatbots agents",  # a model
     "G": "developer sudo maintenance god debug admin jailbreak root",  # privileged
     "!": "evil malicious rogue",
     "D": "developers creator creators programmer administrator owner maker engineer master supervisor",  # its makers
     "E": "enter enable activate switch",
-    "K": "password passwords passphrase passcode credentials token codeword keyword",  # secrets
+    "K": "password passwords passphrase passcode credentials token codeword keyword "
+    "passwort contrasena senha passwd",  # secrets
     "k": "key keys",
-    "e": "ignored bypassed waived inactive mistake fake disabled suspended deleted "
+    "e": "ignored bypassed waived inactive offline outdated mistake fake disabled suspended deleted "
     "void invalid lifted removed off deactivated revoked reset cancelled "
     "canceled obsolete paused gone overridden expired nullified",  # switched off
-    "t": "told said given received instructed programmed taught learned written ordered know learnt got "
+    "t": "told said given received forbade forbidden trained instructed programmed taught learned written ordered know "
+    "learnt got "
     "initialized initialised configured prompted provided asked",  # was told
     "o": "authorize authorise order instruct demand",  # to order
-    "w": "build make create synthesize synthesise cook construct assemble",  # to make
+    "w": "build make create synthesize synthesise cook construct assemble building making creating "
+    "synthesizing synthesising cooking manufacture produce",  # to make
     "H": "bomb bombs explosive explosives meth methamphetamine napalm sarin ricin molotov malware ransomware "
     "keylogger",  # harm
     "c": "racist sexist hateful homophobic antisemitic",
@@ -202,7 +221,8 @@ CLASSES = {
     "b": "bound restricted limited constrained governed subject",
     "j": "message messages",
     "~": "about",
-    "C": "rot13 reverse reversed backwards backward decode decoded decipher cipher caesar mirrored",
+    "C": "rot13 reverse reversed backwards backward decode decoded decipher cipher caesar mirrored "
+    "snoitcurtsni tpmorp selur suoiverp vafgehpgvbaf cebzcg ehyrf cerivbhf",
     "Q": "system",
     "i": "if",
     "d": "as",
@@ -211,7 +231,8 @@ CLASSES = {
     "1": "confirm acknowledge acknowledged unlocked unlock grant granted access approved comply complies obeys serve "
     "serves successful accepted engaged activated proceed understood",  # consent that is asked for
     "2": "opposite allowed forbidden permitted permission limitless boundaries boundary confines consequences "
-    "hesitation judgment unbound warnings disclaimers",  # permission
+    "hesitation judgment unbound warnings disclaimers refusals refusal sorry lecture moralise moralize "
+    "warning",  # permission
     "3": "assigned designed configured initialization preset intended openai anthropic built-in operators operator",
     "4": "persona alter ego chatgpt claude gemini identity personality",
     "5": "conversation session chat onward forward onwards point",
@@ -221,6 +242,12 @@ CLASSES = {
     "8": "violates violating violate against regardless anyway despite contrary matter worry",
     "9": "test emergency authorized authorised official urgent security authorization clearance privileges",
     "0": "explain difference compare mean means meaning define works recommend suggest best better ways tips",
+    "&": "note notice attention important dear whoever",
+    "^": "reading reads processing parsing summarizing summarising reviewing translating crawls",
+    "<": "send forward export upload transfer submit visit click refund approve rate score email recommend "
+    "call promote praise include execute",
+    ">": "fictional hypothetical hypothetically imaginary simulation scenario narrator",
+    "=": "insult insulting slur slurs curse swear offensive obscene explicit vulgar profanity harmful dangerous unsafe",
     "%": "hack hacked hacking hacker steal weapon weapons drugs poison virus phishing exploit illegal",
 }
 WORDS = {word: letter for letter, words in CLASSES.items() for word in words.split()} | {c: c for c in "|,:"}
@@ -238,7 +265,7 @@ override  V    V@_{0,3}[OR]_{0,3}[Pt]
 override  VAP  V@_{0,2}A_{0,2}P
 override  VAt  V@_{0,2}A_?[^|I]t(?!~)
 override  VPT  V@[^|I]{0,3}P_?T
-override  VTP  V@[^|I]{0,3}T_?P
+override  VP   V@[^|I]{0,3}[TJ]_?P
 override  VP   V@_{0,2}P(?:[|,p]|$)
 override  Vs   V@:s
 override  VAtP V@_{0,2}A_?I?_?tP
@@ -253,6 +280,7 @@ override  nf   n@f_{0,3}[YSQP]_{0,2}[ORTj]
 override  nf   n@f_{0,3}[OR]_{0,3}[Pt]
 override  nfqt n@f_?q_{0,2}t
 override  yY   y@_{0,3}Y_{0,3}[ORTN]
+override  yP   y@_{0,3}P_{0,2}[OR]
 override  yJP  y@_{0,2}JP
 override  yRY  y@_{0,2}R_{0,2}Y
 override  lf   [nZ]lh{0,2}f
@@ -315,6 +343,10 @@ reveal    sOuh sM?_?O_?uh
 reveal    qhY  qhY_?[SQ]_?[ORTj]
 reveal    qhYO qhYP?O
 reveal    qut  q_?[OR]_{0,4}u_{0,2}t
+reveal    qhKu qh_?K_?u
+reveal    sTg5 s@_{0,2}T_{0,4}g_{0,3}5
+reveal    FTuht F_?T_?uht
+reveal    qShu qShu
 reveal    qsu  q_?[OR]_{0,4}su
 reveal    qhut qhuh?t
 reveal    sAu  sM?_{0,2}A_{0,2}[OR]_?uh{0,2}(?:f|[|,p]|$)
@@ -334,12 +366,16 @@ authority I    I[ou]u?h?_{0,2}[sV]
 authority Iou  I_{0,2}ou
 task      L    L[OJR]:
 task      YLO  YLO
+task      LON  LO_{0,3}N
 task      YLh  YL[JO]h
 machine   sUh  s@_?Uh
 machine   iuhN iuh_{0,2}N
 machine   N:   N(?<![^|:,].)N?:
+machine   N:   N:p?[sVyBE<]
+machine   N,   N(?<![^|:,].),p?[sVyBE<]
 harm      wH   w_{0,4}H
 harm      cT   c_?T
+harm      sc   s@M?a?c
 """
 COMMAND = "(?:(?<![^|:,p].)|(?<=[uvM].)|(?<=u[hp].)|(?<=u[hp][hp].)|(?<=u[hp][hp][hp].))"
 
@@ -360,7 +396,6 @@ def compiled(rules: str) -> Iterator[tuple[str, frozenset[str], re.Pattern[str]]
 
 COMPILED = tuple(compiled(RULES))
 MARKUP = ("<|im_", "<|sys", "<|user", "<|end", "<<sys>>", "</system>", "[inst]", "### system", "### instruc")
-LEETED = re.compile(r"[013457@$](?<=[a-z].)[a-z]")  # a digit inside a word
 RUN_TOGETHER = re.compile(
     "(?:ignore|disregard|forget|bypass|override)(?:all|any|of|the|your|my|every|previous|prior|earlier|above|system)*"
     "(?:instruction|prompt|rule|guideline|directive)|(?:reveal|show|print|repeat|tell|output)(?:me)?(?:the|your)+"
@@ -374,14 +409,16 @@ def weighed(table: str) -> dict[str, int]:
 
 
 # What no rule knows, weights do: how much a class of words that is present in two neighbouring sentences speaks for an
-# attack, in tenths of log-odds. Fitted to 900 sentences by tests/data/injection/fit.py, which prints this table.
+# attack, in tenths of log-odds. Fitted to 1,500 sentences by tests/data/injection/fit.py, which prints this table.
 FITTED = """
-V+15 f+6 n+10 l+6 P+6 g+4 A+8 S+18 O+13 R+13 T+11 m-1 J+7 L+1 Y+12 u+11 v+4 I-3 M+4 U+8 s+9 z+1 q-8 h-2 a-6
-p+7 X+15 Z+11 r+6 B+9 N+15 G+7 !+7 D+11 E+7 K+7 k+4 e+10 t+10 o-1 w-6 H+11 c+1 y+2 x+1 W+3 j+9 ~-6 C+4 Q+6 i+1
-d+5 F+11 1+12 2+10 3+8 4+6 5+16 6+11 7-5 8+4 9+3 0-9 %+9 "+5
+V+9 f+6 n+1 l+2 P+4 g+5 A+2 S+15 O+12 R+13 T+9 m+2 J+3 L+1 Y+8 u+8 v+2 I-3 M+4 U+6 s+5 z-2 q-7 h-5 a-6 p+5 X+13 Z+8
+r+15 B+6 N+15 G+3 !+11 D+9 E-2 K+7 k+5 e+4 t+6 o-1 w-1 H+23 c+5 y-2 x+11 W+1 b+3 j+6 ~-9 C+16 Q+1 i-4 d+4 F+7 1+9 2+8
+3+10 4+9 5+13 6+10 7-4 8+6 9+3 0-12 ^+13 <+9 >+4 =+8 %+14 "+6
 """
 WEIGHTS = weighed(FITTED)
-NEEDED = 41
+NEEDED, UNKNOWN = 16, -26
+worth = (dict.fromkeys([*WORDS.values(), "-"], 0) | WEIGHTS).__getitem__
+INNOCENT = dict.fromkeys([ord(c) for c in {*WORDS.values(), "-"} - {"|"} if worth(c) <= 0])
 SENTENCE = re.compile("[^|]{1,40}")
 
 
@@ -404,27 +441,62 @@ def detect(text: str, depth: int = MAX_DEPTH) -> Detection | None:
     found = by_rules(folded, words, line) or by_weight(words, line, quoted='"' in folded)
     if found or not depth:
         return found
-    if LEETED.search(folded) and (plain := without_leet(folded)) != folded:
-        found = by_rules(plain, *read(plain))
-    if not found and max(map(len, words), default=0) >= 16:
-        found = next(filter(None, (detect(inner, depth - 1) for inner in decoded(text))), None)
-    if not found and "C" in line:
-        turned = (folded[::-1], folded.translate(ROT13))
-        found = next(filter(None, (by_rules(other, *read(other)) for other in turned)), None)
-    return found
+    raw = in_bytes(folded)
+    unbroken = b"x" * 16 in raw.translate(UNBROKEN)
+    guesses = itertools.chain(
+        (by_rules(plain, *read(plain)) for plain in undisguised(folded, raw, line)),
+        map(run_together, without_spaces(text) if unbroken else ()),
+        (detect(inner, depth - 1) for inner in (decoded(text) if unbroken else ())),
+    )
+    return next(filter(None, guesses), None)
+
+
+def undisguised(folded: str, raw: bytes, line: str) -> Iterator[str]:
+    """Yield what a text says without a disguise that it may wear: 1eet, h-y-p-h-e-n-s, pieces, reversed, ROT13."""
+    shape = raw.translate(SHAPE)
+    if b"a1a" in shape:
+        yield without_leet(folded)
+    if b"a-a-a-" in shape:
+        yield HYPHENS.sub("", folded)
+    if folded.count('"') > 3:
+        yield "".join(folded.split('"')[1::2])
+    if "C" in line:
+        yield folded[::-1]
+        yield folded.translate(ROT13)
+
+
+def without_spaces(text: str) -> Iterator[str]:
+    """Yield the letters of what is written without any space; mixed letters are left out, as names in programs."""
+    for run in UNSPACED.findall(normalise(text)):
+        if run[1:].lower() == run[1:] or run.isupper():
+            yield squeeze(run)
+
+
+def run_together(letters: str) -> Detection | None:
+    """Look for an attack in letters without spaces."""
+    match = RUN_TOGETHER.search(letters)
+    return Detection("spaced out", match[0]) if match else None
 
 
 def by_weight(words: list[str], line: str, *, quoted: bool) -> Detection | None:
-    """Add up what the classes of words in every two neighbouring sentences speak for, each class once."""
-    weight = WEIGHTS.get
+    """Add up what the classes of words in every two neighbouring sentences speak for, each class once.
+
+    Less than three classes that speak for an attack are too little: most sentences need no adding up.
+    """
     needed = NEEDED - (WEIGHTS['"'] if quoted else 0)
-    if sum([w for c in set(line) if (w := weight(c, 0)) > 0]) <= needed:
-        return None
-    for start, end in neighbours(line):
-        if sum([weight(c, 0) for c in set(line[start:end])]) > needed:
-            telling = [words[n] for n in range(start, end) if weight(line[n], 0) >= 8]
+    sentences = ["", *SENTENCE.findall(line)]
+    suspicious = "|".join(sentences).translate(INNOCENT).split("|")
+    for number, (one, two) in enumerate(itertools.pairwise(suspicious)):
+        if len(one) + len(two) > 2 and weight_of(sentences[number] + sentences[number + 1]) > needed:
+            start, end = neighbours(line)[number]
+            telling = [words[n] for n in range(start, end) if worth(line[n]) >= 8]
             return Detection("weight", " ".join(telling[:12]))
     return None
+
+
+def weight_of(line: str) -> float:
+    """Add up the classes that are present, and take off for words of no class: who writes at length has a subject."""
+    return sum(map(worth, set(line))) + line.count("-") * UNKNOWN / 10
 
 
 def neighbours(line: str) -> list[tuple[int, int]]:
@@ -435,9 +507,14 @@ def neighbours(line: str) -> list[tuple[int, int]]:
 
 def read(folded: str) -> tuple[list[str], str]:
     """Return the words and stops of a text, and the letters of their classes, one each."""
-    words = folded.translate(SPLIT).replace("|", " | ").replace(",", " , ").replace(":", " : ").split()
-    letter = WORDS.get
-    return words, "".join([letter(word, "-") for word in words])
+    spaced = in_bytes(folded).translate(SPLIT).replace(b"|", b" | ").replace(b",", b" , ").replace(b":", b" : ")
+    words = spaced.decode("utf-8", "surrogatepass").split()
+    return words, "".join(map(WORDS.get, words, itertools.repeat("-")))
+
+
+def in_bytes(text: str) -> bytes:
+    """Encode any text, also with the lone halves of surrogates that JSON lets through."""
+    return text.encode("utf-8", "surrogatepass")
 
 
 def by_rules(folded: str, words: list[str], line: str) -> Detection | None:
@@ -452,9 +529,8 @@ def by_rules(folded: str, words: list[str], line: str) -> Detection | None:
     for kind, needs, rule in COMPILED:
         if needs <= present and (match := rule.search(line)):
             return Detection(kind, " ".join(words[match.start() : match.end()]))
-    if "x" in present and re.search(r"[xaIu]{6}|(?:[xaIu][|,:]){6}", line):
-        match = RUN_TOGETHER.search(re.sub("[^a-z]", "", folded))
-        return Detection("spaced out", match[0]) if match else None
+    if line.count("x") > 3 and re.search(r"[xaIu]{6}|(?:[xaIu][|,:]){6}", line):
+        return run_together(re.sub("[^a-z]", "", folded))
     return None
 
 
