@@ -60,9 +60,11 @@ def create_app(config: Production | None = None, *, client: AsyncOpenAI | None =
     opened: concurrent.futures.Future[Stores] = concurrent.futures.Future()  # the agent loads in a thread meanwhile
     clients: list[AsyncOpenAI] = []
 
-    def build(client: AsyncOpenAI, *, model: str) -> Any:
-        clients[:] = [client]
-        return build_agent(client, model=model, checkpointer=opened.result().saver)
+    def build(made: AsyncOpenAI, *, model: str) -> Any:
+        from production.transport import over_aiohttp
+
+        clients[:] = [made if client or config.offline else over_aiohttp(made)]
+        return build_agent(clients[0], model=model, checkpointer=opened.result().saver)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -80,6 +82,8 @@ def create_app(config: Production | None = None, *, client: AsyncOpenAI | None =
             opened.set_result(stores)
             state.agent.turn = stores.turn or state.agent.turn
             await state.agent.graph()
+            if not client:
+                stack.push_async_callback(clients[0].close)
             chat = state.chat = Chat(config, state.agent, stores, state.router, state.metrics, outgoing, *traced)
             chat.open(clients[0])
 
