@@ -32,7 +32,7 @@ from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fastapi import FastAPI, Request
 
@@ -48,9 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["Quality", "Routed", "Signal", "SmartModelRouter", "measure", "read"]
 
 TIERS = ("simple", "medium", "complex")
-MEDIUM_FROM, COMPLEX_FROM = 1.5, 3.4  # points; see `measure` and `calibrate`
+MEDIUM_FROM, COMPLEX_FROM = 1.5, 2.8  # points; see `measure` and `calibrate`
 HEAD, TAIL = 6_000, 2_000  # characters that are read: an instruction stands at the beginning or at the end
-CLAUSE_CHARS = 200  # of each clause: its task stands at its beginning
 FLAT_TOKENS = (250, 250, 0)  # in, out, cached: what a flat count assumes for each request
 REMEMBERED = 1_000  # routed requests, for the table
 WORTHLESS_RETRY = ("model_key_refused", "model_request_refused")  # another model would refuse it as well
@@ -59,8 +58,7 @@ LABELLED = Path(__file__).resolve().parents[2] / "tests" / "data" / "routing_mes
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Signal:
+class Signal(NamedTuple):
     """One thing that was seen in a message, and the points that it brings."""
 
     name: str
@@ -79,11 +77,9 @@ class Cue:
     most: float
     terms: frozenset[str]
 
-    def seen(self, phrases: frozenset[str]) -> Signal | None:
-        """Return its signal, None when none of its terms is there."""
+    def seen(self, phrases: frozenset[str]) -> Signal:
+        """Return the signal of those of its terms that are there."""
         found = self.terms & phrases
-        if not found:
-            return None
         bound = min if self.each > 0 else max
         return Signal(f"{self.name} ({', '.join(sorted(found)[:3])})", bound(self.most, self.each * len(found)))
 
@@ -108,16 +104,21 @@ TERMS, ALL_CUES = _vocabulary()
 HARD, LARGE, LOOSE, PLAIN, LOOK_UP = (TERMS[kind] for kind in ("hard", "large", "loose", "plain", "look_up"))
 POLITE, CHAT, GREETINGS, FACTS, FETCH = (TERMS[kind] for kind in ("polite", "chat", "greetings", "facts", "fetch"))
 DEFINING, A_THING, MATERIAL = TERMS["defining"], TERMS["a_thing"], TERMS["material"]
+SPEAKER, NUMERALS = TERMS["speaker"], TERMS["numerals"]
+PUNCTUATION = frozenset(",.;:?!()\n")
+JOINTS = TERMS["joints"] | PUNCTUATION  # between clauses
 EXPLAIN, BRIEF = ALL_CUES["explanation"], ALL_CUES["brevity"]
 CUES = tuple(cue for cue in ALL_CUES.values() if cue not in (EXPLAIN, BRIEF))
-WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
-CLAUSE = re.compile(r"[,.;:?!()\n]+|\b(?:and|then|und|et|y)\b")
+CUED = frozenset().union(*(cue.terms for cue in CUES))
+TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)?|[,.;:?!()\n]")
 CODE_LINE = re.compile(
-    r"^[ \t]*(?:Traceback |def \w|class \w+[:({]|import \w|from \w+ import|SELECT |#include|public |function \w"
+    r"^[ \t]*(?:Traceback |def \w+\(|class \w+[:({]|import \w|from \w+ import|SELECT |#include|public |function \w"
     r"|const \w+ ?=|at \w\S* ?\()|[;{}]$|(?:Error|Exception): ",
     re.MULTILINE,
 )
+FORMULA = re.compile(r"(?<!\w)[a-z]\^?\(?[a-z\d]?\)? ?(?:[-+*/<>=^\u2264\u2265\u2208]|->)+ ?[-(]?\w|\bo\([\w ]+\)")
 CONVERSION = re.compile(r"(?:convert |how much is |how many )?[\d.,]+ ?[^\W\d]+ (?:to|in|into) [^\W\d]+\W*")
+MEDIUM_POINTS, UNKNOWN_POINTS = 2.0, 2.2  # a plain task, and a message about which nothing is known
 TASKS: Mapping[str, str] = MappingProxyType(  # which kind of task a term asks for; the heavier one wins
     dict.fromkeys(PLAIN, "plain")
     | dict.fromkeys(LOOK_UP, "look-up")
@@ -126,10 +127,20 @@ TASKS: Mapping[str, str] = MappingProxyType(  # which kind of task a term asks f
     | dict.fromkeys(HARD, "hard")
 )
 HEAVY = HARD | LARGE
+ELSEWHERE = (  # words, and parts of words in other scripts, by what they ask for
+    (TERMS["hard_elsewhere"], TERMS["hard_parts"], 5.0),
+    (TERMS["plain_elsewhere"], TERMS["plain_parts"], MEDIUM_POINTS),
+)
+UNSIMPLE = EXPLAIN.terms | TERMS["hard_elsewhere"] | TERMS["plain_elsewhere"]
 KNOWN = HEAVY.union(EXPLAIN.terms, BRIEF.terms, MATERIAL, FACTS, DEFINING, A_THING, *(cue.terms for cue in CUES))
-MEDIUM_POINTS = 2.0  # a plain task, and a message about which nothing is known
+KNOWN |= UNSIMPLE
+PAIRS = frozenset(tuple(term.split()[:2]) for term in KNOWN if " " in term)  # what longer terms begin with
+OPENINGS = frozenset(term.split()[0] for term in TASKS if " " in term)
+SUBSTANCE = 5  # letters: words as long as that carry a message's matter
 STRAIGHT_QUOTES = MappingProxyType(str.maketrans("\u201c\u201d\u2019", '""\''))
-NUMBER = re.compile(r"\d+|\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve)\b")
+ORDINARY_LETTERS, UNKNOWNS = frozenset("aiu0123456789"), frozenset("xy")
+DIGITS = re.compile(r"\d+")
+MATERIAL_FROM = re.compile(r"[:?\n](?=.{30})", re.DOTALL)
 ITEM = re.compile(r"^[ \t]*(?:[-*\u2022]|\d{1,3}[.)])[ \t]", re.MULTILINE)
 
 
@@ -137,31 +148,37 @@ def read(message: str) -> list[Signal]:
     """Return the signals in a message. Reads at most HEAD + TAIL characters, in linear time."""
     text = message if len(message) <= HEAD + TAIL else f"{message[:HEAD]}\n{message[-TAIL:]}"
     fenced = text.split("```")
-    prose = "\n".join(fenced[::2]).translate(STRAIGHT_QUOTES).lower()
+    ascii_only = text.isascii()
+    prose = "\n".join(fenced[::2]).lower()
+    if not ascii_only:
+        prose = prose.translate(STRAIGHT_QUOTES)
     code = len(fenced) > 1 or bool(CODE_LINE.search(text))
     parts = prose.split('"')
     own = " ".join(parts[::2]) if len(parts) % 2 else prose
     quoted = len(prose) - len(own)
-    words = WORD.findall(own)
+    tokens = TOKEN.findall(own)
+    words = [token for token in tokens if token not in PUNCTUATION]
     if words and len(words) <= 15 and CHAT.issuperset(words):
         return [Signal("small talk", 0.0)]
-    if _is_sum(own, words):
+    digits = len(DIGITS.findall(own))
+    if digits and _is_sum(own, words):
         return [Signal("arithmetic", 0.0)]
 
-    first, colon, rest = own.partition(":")
-    if colon and MATERIAL & _phrases(head := WORD.findall(first)):
-        own, words, quoted = first, head, quoted + len(rest)
-    phrases = KNOWN & _phrases(words)
-    asks: dict[str, dict[str, None]] = {}
-    for clause in CLAUSE.split(own):
-        kind, term = _ask(clause)
-        if kind:
-            asks.setdefault(kind, {})[term] = None
-    cues = {cue.name: signal for cue in CUES if (signal := cue.seen(phrases))}
-    size = len(words) + (0 if text.isascii() else sum(letter > "\u2e7f" for letter in own) // 2)  # no spaces there
-    numbers = len(NUMBER.findall(own))
+    if (end := MATERIAL_FROM.search(own)) and MATERIAL & _known(head := TOKEN.findall(own[: end.start()])):
+        tokens, words = head, [token for token in head if token not in PUNCTUATION]
+        quoted += len(own) - end.end()
+        own = own[: end.start()]
+    phrases = _known(tokens)
+    asks = _asked(tokens)
+    told = phrases - asks.get("loose", {}).keys()  # its points are the task's
+    cues = {}
+    if not CUED.isdisjoint(told):
+        cues = {cue.name: cue.seen(told) for cue in CUES if not cue.terms.isdisjoint(told)}
+    spaceless = 0 if ascii_only else sum(letter > "\u2e7f" for letter in own) // 2  # scripts without spaces
+    size = len(words) + spaceless
+    numbers = digits + len(NUMERALS.intersection(words))
 
-    if not code and (small := _small(words, phrases, asks, cues, size, numbers, quoted, "?" in own)):
+    if not code and (small := _small(tokens, phrases, asks, cues, size, numbers, quoted)):
         return [small]
     signals = _tasks(prose, phrases, asks)
     signals += cues.values()
@@ -169,39 +186,67 @@ def read(message: str) -> list[Signal]:
         signals.append(Signal("code", 1.0))
     if "trouble" in cues and (code or "systems" in cues):
         signals.append(Signal("trouble in code or systems", 2.0))
+    substance = len({word for word in words if len(word) >= SUBSTANCE}) + spaceless
+    letters = {word for word in words if len(word) == 1} - ORDINARY_LETTERS
+    formulae = len(FORMULA.findall(own)) if letters else 0
+    items = len(ITEM.findall(own)) if "\n" in own else 0
     for name, count, free, each, most in (
         ("numbers", numbers, 2, 0.3, 1.5),
-        ("questions", own.count("?"), 1, 0.5, 1.5),
-        ("list items", len(ITEM.findall(own)), 2, 0.4, 1.2),
-        ("commas", own.count(","), 1, 0.4, 2.0),
-        ("words", size, 12, 0.08, 3.0),
+        ("letters for things", len(letters - UNKNOWNS), 1, 0.6, 1.8),
+        ("formulae", formulae, 0, 0.5, 1.5),
+        ("questions", tokens.count("?"), 1, 0.5, 1.5),
+        ("list items", items, 2, 0.4, 1.2),
+        ("commas", tokens.count(","), 1, 0.2, 1.6),
+        ("long words", substance, 4, 0.3, 3.0),
     ):
         if count > free:
             signals.append(Signal(f"{count} {name}", min(most, each * (count - free))))
-    score = sum(signal.points for signal in signals)
-    if (brief := BRIEF.seen(phrases)) and "hard" not in asks and score > MEDIUM_POINTS:
+    score = sum([points for _, points in signals])
+    if BRIEF.terms & phrases and "hard" not in asks and score > MEDIUM_POINTS:
+        brief = BRIEF.seen(phrases)
         signals.append(Signal(brief.name, max(brief.points, MEDIUM_POINTS - score)))
     return signals
 
 
-def _phrases(words: list[str]) -> set[str]:
-    """Return all runs of one, two and three words."""
-    pairs = [f"{a} {b}" for a, b in itertools.pairwise(words)]
-    return {*words, *pairs, *(f"{pair} {c}" for pair, c in zip(pairs, words[2:], strict=False))}
+def _known(tokens: list[str]) -> frozenset[str]:
+    """Return the terms of the vocabulary, of one to three words, that stand in a text."""
+    found = KNOWN.intersection(tokens)
+    if not (pairs := PAIRS.intersection(itertools.pairwise(tokens))):
+        return found
+    at = [i for i, pair in enumerate(itertools.pairwise(tokens)) if pair in pairs]
+    return found | KNOWN.intersection(" ".join(tokens[i : i + length]) for i in at for length in (2, 3))
 
 
-def _ask(clause: str) -> tuple[str, str]:
-    """Return what kind of task a clause begins with ("" for none), and the words that say so."""
-    words = WORD.findall(clause[:CLAUSE_CHARS])
-    for at, word in enumerate(words):
-        if word in POLITE and (word not in LOOK_UP or words[at + 1 : at + 2] in (["you"], ["u"])):
-            continue
-        for length in (4, 3, 2, 1):
-            term = " ".join(words[at : at + length])
+def _asked(tokens: list[str]) -> dict[str, dict[str, None]]:
+    """Return the terms by which each clause begins its task, by the kind of task."""
+    asks: dict[str, dict[str, None]] = {}
+    opening, before, helping = True, "", False
+    for at, word in enumerate(tokens):
+        if word in JOINTS:
+            opening, before, helping = True, "", False
+        elif opening:
+            looks_up = word in LOOK_UP
+            if word in POLITE and not (looks_up and tokens[at + 1 : at + 2] not in (["you"], ["u"])):
+                before, helping = word, helping or word == "help"
+                continue
+            opening = False
+            if looks_up and before in SPEAKER:  # "I have a cat" tells, "have I" asks
+                continue
+            kind, term = _task(tokens, at)
+            if kind == "look-up" and helping:
+                kind = "plain"
+            if kind:
+                asks.setdefault(kind, {})[term] = None
+    return asks
+
+
+def _task(tokens: list[str], at: int) -> tuple[str, str]:
+    if tokens[at] in OPENINGS:
+        for length in (4, 3, 2):
+            term = " ".join(tokens[at : at + length])
             if kind := TASKS.get(term):
                 return kind, term
-        break
-    return "", ""
+    return TASKS.get(tokens[at], ""), tokens[at]
 
 
 def _is_sum(own: str, words: list[str]) -> bool:
@@ -211,25 +256,25 @@ def _is_sum(own: str, words: list[str]) -> bool:
 
 
 def _small(
-    words: list[str],
+    tokens: list[str],
     phrases: frozenset[str],
     asks: Mapping[str, Mapping[str, None]],
     cues: Mapping[str, Signal],
     size: int,
     numbers: int,
     quoted: int,
-    question: bool,
 ) -> Signal | None:
     """Return the one signal of a greeting or a look-up, None when the message is more than that."""
     plain, loose = asks.get("plain", {}), asks.get("loose", {})
     if "hard" in asks or "large" in asks or not loose.keys() <= {"find"}:
         return None
     defining = (bool(DEFINING & phrases) and size <= 12) or (bool(A_THING & phrases) and size <= 6)
-    if EXPLAIN.terms & phrases and not defining:
+    if UNSIMPLE & phrases and not defining:
         return None
     if FACTS & phrases and size <= 8 and FETCH.issuperset(plain):
         return Signal("look-up of a fact", 0.0)
     if asked := asks.get("look-up"):
+        question = "?" in tokens
         listing = size > 8 and asked.keys() <= {"list", "name"}
         word_problem = size > 14 and numbers > 1
         long_material = bool(MATERIAL & phrases) and size + quoted // 6 > (8 if "convert" in phrases else 25)
@@ -237,7 +282,7 @@ def _small(
         deep = size > 6 and not defining and ("depth" in cues or "trouble" in cues)
         if not (plain or loose or listing or word_problem or long_material or instructions or deep):
             return Signal(f"look-up {next(iter(asked))!r}", 0.0)
-    elif not asks and size <= 6 and words[:1] and words[0] in GREETINGS:
+    elif not asks and size <= 9 and tokens[:1] and tokens[0] in GREETINGS:
         return Signal("small talk", 0.0)
     return None
 
@@ -249,13 +294,16 @@ def _tasks(prose: str, phrases: frozenset[str], asks: Mapping[str, Mapping[str, 
         for kind, points in (("hard", 5.0), ("large", 4.5), ("loose", 3.0), ("plain", MEDIUM_POINTS))
         if kind in asks
     ]
-    if not prose.isascii():
-        for terms, points in ((TERMS["hard_elsewhere"], 5.0), (TERMS["plain_elsewhere"], MEDIUM_POINTS)):
-            found += [Signal(f"asks to {term!r}", points) for term in sorted(terms) if term in prose][:1]
-    if "plain" not in asks and (explain := EXPLAIN.seen(phrases)):
-        found.append(explain)
+    for terms, parts, points in ELSEWHERE:
+        there = terms & phrases or (() if prose.isascii() else {part for part in parts if part in prose})
+        if there and all(signal.points < points for signal in found):
+            found.append(Signal(f"asks to {min(there)!r}", points))
+    if "plain" not in asks and EXPLAIN.terms & phrases:
+        found.append(EXPLAIN.seen(phrases))
+    if not found and (material := MATERIAL & asks.get("look-up", {}).keys()):
+        found.append(Signal(f"asks to {min(material)!r}", MEDIUM_POINTS))
     if not found:
-        found.append(Signal("nothing known, so up", MEDIUM_POINTS))
+        found.append(Signal("nothing known, so up", UNKNOWN_POINTS))
     if len(asks.get("plain", ())) > 1:
         found.append(Signal("several tasks", min(1.5, 0.5 * (len(asks["plain"]) - 1))))
     mentioned = HEAVY & phrases - asks.get("hard", {}).keys() - asks.get("large", {}).keys()
@@ -321,7 +369,7 @@ class SmartModelRouter:
     def classify_complexity(self, message: str) -> tuple[str, str]:
         """Return ("simple", "medium" or "complex", the signals with their points)."""
         signals = read(message)
-        score = sum(signal.points for signal in signals)
+        score = sum([points for _, points in signals])
         return self._tier(score), f"{score:.1f} points: {', '.join(map(str, signals))}"
 
     def route(self, message: str) -> Route:
