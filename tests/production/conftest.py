@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-PACKAGES = ("aiosqlite", "psycopg", "redis", "saq", "langgraph.checkpoint.sqlite")
+PACKAGES = ("psycopg", "redis", "saq", "langgraph.checkpoint.sqlite")
 
 
 def missing() -> list[str]:

@@ -136,7 +136,7 @@ async def test_each_conversation_keeps_one_checkpoint(tmp_path: Path) -> None:
         for _ in range(5):
             await http.post(CHAT, json={"message": "What is 6 * 7?", "conversation_id": "c"})
         saver = built.state.stores.saver
-        rows = await saver.conn.execute_fetchall("SELECT thread_id FROM checkpoints")
+        rows = saver.conn.execute("SELECT thread_id FROM checkpoints").fetchall()
         history = (await http.get("/v1/conversations/c")).json()["messages"]
     assert len(rows) == 1
     assert len(history) == 10

@@ -154,12 +154,12 @@ async def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path, logged: lis
     async with service(tmp_path) as (http, built):
         await http.post(CHAT, json=HELLO)
         db = built.state.stores.saver.conn
-        (pages,) = (await db.execute_fetchall("PRAGMA page_count"))[0]
-        await db.execute(f"PRAGMA max_page_count = {pages}")  # what SQLITE_FULL comes from here
+        (pages,) = db.execute("PRAGMA page_count").fetchone()
+        db.execute(f"PRAGMA max_page_count = {pages}")  # what SQLITE_FULL comes from here
         long = {"message": "x" * 900, "conversation_id": "c"}
         answers = [await http.post(CHAT, json=long) for _ in range(12)]
         live = await http.get("/health/live")
-        await db.execute("PRAGMA max_page_count = 1073741823")
+        db.execute("PRAGMA max_page_count = 1073741823")
         metrics = (await http.get("/metrics")).json()
         again = await http.post(CHAT, json=HELLO)
         history = (await http.get("/v1/conversations/c")).json()["messages"]

@@ -31,19 +31,19 @@ async def within_limit(request: Request, caller: Caller, response: Response) -> 
 Limited = Annotated[str, Depends(within_limit)]
 
 
-def chat_of(request: Request) -> Chat:
+async def chat_of(request: Request) -> Chat:
     """Return the service's way from message to answer."""
     chat: Chat = request.app.state.chat
     return chat
 
 
-def stores_of(request: Request) -> Stores:
+async def stores_of(request: Request) -> Stores:
     """Return the service's stores."""
     stores: Stores = request.app.state.stores
     return stores
 
 
-def jobs_of(request: Request) -> Jobs:
+async def jobs_of(request: Request) -> Jobs:
     """Return the service's queue."""
     jobs: Jobs = request.app.state.jobs
     return jobs
