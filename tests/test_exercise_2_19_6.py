@@ -1,11 +1,13 @@
 """19.6.2: the guard on labelled pairs, the cache against an oracle, concurrency, the app over HTTP, the script.
 
-`data/question_pairs.jsonl` was written by hand for this repository: 275 paraphrases and 346 pairs that one answer must
+`data/question_pairs.jsonl` was written by hand for this repository: 355 paraphrases and 499 pairs that one answer must
 not serve (numbers, negations and antonyms, names and places, directions, dates, near misses, unrelated), before and
 while the word file was tuned. Part "tuned" was tuned on. "held" was kept aside (first score: recall 54 of 63, nothing
 wrong). "third" and "last" were written when tuning was over; their first scores were recall 46 of 70 and 29 of 40, each
-with one wrong hit ("1000 words" for "100 words"; how to get a mortgage for what it is). All have been looked at since:
-for a figure of your own, sweep your own pairs.
+with one wrong hit ("1000 words" for "100 words"; how to get a mortgage for what it is). "fourth" and "fifth" came later, written without
+a look at the word file: first recall 33 of 44 and 32 of 42, each with one wrong hit ("Is A bigger than B?" for "Is B
+bigger than A?"; "Who did Spain beat?" for "Who beat Spain?"), no swap of a number or a negation among 76. The two rules
+that these hits led to are general; no word was added for "fifth". For a figure of your own, sweep your own pairs.
 """
 
 from __future__ import annotations
@@ -99,7 +101,7 @@ def served(cache: SemanticCache, pair: dict[str, Any]) -> bool:
     return cache._similar(pair["b"], vector, scope) is not None
 
 
-@pytest.mark.parametrize("part", ["tuned", "held", "third", "last"])
+@pytest.mark.parametrize("part", ["tuned", "held", "third", "last", "fourth", "fifth"])
 @pytest.mark.parametrize("embed", [everything_is_similar, OfflineEmbedder()], ids=["everything is similar", "offline"])
 def test_the_bars_on_labelled_pairs_whatever_the_embedder(embed: Callable[[str], Any], part: str) -> None:
     cache = SemanticCache(OfflineEmbedder.threshold, embed=embed)
@@ -132,6 +134,10 @@ def test_the_chapters_pair_matches_and_paris_does_not(one: str) -> None:
         ("Is it safe?", "Isn't it safe?", "negation"),
         ("Why can I log in?", "Why cant I log in?", "negation"),
         ("Convert 10 USD to EUR", "Convert 100 USD to EUR", "words: 10, 100"),
+        ("Is A bigger than B?", "Is B bigger than A?", "order: "),
+        ("Who beat Spain?", "Who did Spain beat?", "direction: doer / object"),
+        ("What do lions eat?", "What eats lions?", "direction: doer / object"),
+        ("What does that help?", "What helps that?", "direction: doer / object"),
         ("Write a 100 word essay", "Write a 1000 word essay", "words: 100, 1000"),
         ("What is new in Python 3.1?", "What is new in Python 3.10?", "words: 3.1, 3.10"),
         ("Convert 10 USD to EUR", "Convert 10 EUR to USD", "order: "),
@@ -159,6 +165,10 @@ def test_what_differs_is_named_both_ways(one: str, other: str, why: str) -> None
     ("one", "other"),
     [
         ("population of Tokyo", "Tokyo's population"),
+        ("Who?", "Who is?"),
+        ("A cat?", "cat"),
+        ("WHAT IS A CAT?", "what is cat"),
+        ("I am unable to log in", "I can't log in"),
         ("How much is 1,000 km in miles?", "How much is 1000 kilometers in miles?"),
         ("flights from Rome to Oslo", "flights to Oslo from Rome"),
         ("WHAT IS THE WEATHER?", WEATHER),

@@ -203,15 +203,15 @@ class SemanticCache:
         if not is_personal(message):
             vector = self._get_embedding(message)
             found = self._similar(message, vector, scope)
-        if found:
-            return Hit(found[0].response, found[1], is_exact_match=False)
-        with self._lock:
-            self.stats.missed += 1
-            if vector is not None:
-                self._asked[message] = vector
-                if len(self._asked) > MAX_ASKED:
-                    self._asked.popitem(last=False)
-        return None
+        if found is None:
+            with self._lock:
+                self.stats.missed += 1
+                if vector is not None:
+                    self._asked[message] = vector
+                    if len(self._asked) > MAX_ASKED:
+                        self._asked.popitem(last=False)
+            return None
+        return Hit(found[0].response, found[1], is_exact_match=False)
 
     def set(self, message: str, response: str, scope: Hashable = NO_SCOPE) -> bool:
         """Keep an answer; False when it is one that must not be kept (empty, a refusal, personal)."""

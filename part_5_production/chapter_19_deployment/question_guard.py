@@ -31,6 +31,7 @@ __all__ = ["OfflineEmbedder", "differ", "is_personal", "is_storable", "normalise
 WORDS = Path(__file__).with_name("question_words.txt")
 MAX_WORDS = 64  # a longer message is full of details: it is the same word for word or not at all
 
+AUXILIARIES = frozenset("is are was were am be has have had can could will would shall should may might must".split())
 SHORT_FORMS = tuple(
     (re.compile(pattern, re.IGNORECASE), full)
     for pattern, full in (
@@ -122,14 +123,15 @@ def stem(word: str) -> str:
 
 
 def tokens(text: str) -> Iterable[str]:
-    """Yield words and numbers in lower case, except an acronym that would pass for a small word (US, IT, WHO)."""
+    """Yield words and numbers in lower case, except a name that would pass for a small word (US, IT, A)."""
     text, known = unicodedata.normalize("NFC", text), vocabulary()
     shouted = text.isupper()
     for pattern, full in SHORT_FORMS:
         text = pattern.sub(full, text)
-    for token in TOKEN.findall(text):
+    for at, token in enumerate(TOKEN.findall(text)):
         word = token.casefold()
-        if len(token) > 1 and token.isupper() and not shouted and known.has("drop", word):
+        named = token.isupper() and (len(token) > 1 or (token == "A" and at))  # "Is A bigger than B?"
+        if named and not shouted and known.has("drop", word):
             yield token
         elif word[0].isdigit():
             yield word.replace(",", "")
@@ -147,6 +149,7 @@ class Meaning(NamedTuple):
     negations: int = 0
     tense: str = ""
     roles: tuple[tuple[str, str], ...] = ()
+    wanted: str = ""  # who or what does it ("doer"), or whom it is done to ("object")
     long: bool = False
 
 
@@ -158,6 +161,9 @@ def read(text: str) -> Meaning:
     if len(spoken) > MAX_WORDS:
         return Meaning(flow=tuple(spoken), long=True)
     tense = "future" if "will" in spoken else "past" if {"did", "was", "were"} & set(spoken) else ""
+    wanted = ""
+    if spoken[:1] in (["who"], ["what"]) and len(spoken) > 1 and spoken[1] not in AUXILIARIES:
+        wanted = "object" if spoken[1] in ("do", "does", "did") else "doer"
     line = " ".join(spoken)
     for pattern, new in known.rewrites:
         line = pattern.sub(new, line)
@@ -186,7 +192,7 @@ def read(text: str) -> Meaning:
             words.append(word)
             roles.setdefault(word, link)
         link = ""
-    return Meaning(asks, tuple(words), frozenset(light), tuple(flow), negations, tense, tuple(roles.items()))
+    return Meaning(asks, tuple(words), frozenset(light), tuple(flow), negations, tense, tuple(roles.items()), wanted)
 
 
 def _replace(words: Sequence[str], table: dict[tuple[str, ...], tuple[str, ...]]) -> list[str]:
@@ -235,6 +241,8 @@ def differ(one: str, other: str) -> str:
 
 
 def _direction(a: Meaning, b: Meaning) -> str:
+    if {a.wanted, b.wanted} == {"doer", "object"}:  # "Who beat Spain?", "Who did Spain beat?"
+        return "direction: doer / object"
     roles = dict(b.roles)
     for word, link in a.roles:
         pair = {link, roles[word]}
