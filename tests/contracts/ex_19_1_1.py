@@ -8,6 +8,7 @@ say: nothing is built here.
 
 from __future__ import annotations
 
+import codecs
 import re
 
 from tests.kit import images
@@ -51,9 +52,15 @@ def requirements(app: Files) -> Place:
     return Place(file or app.find("requirements.txt", REQUIREMENTS, r"requirements.*\.txt$"))
 
 
+def decoded(raw: bytes) -> str:
+    """Decode as pip does: by the byte order mark, which PowerShell's `>` puts before UTF-16."""
+    by_mark = "utf-16" if raw[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    return raw.decode(by_mark, errors="replace")
+
+
 def packages(place: Place) -> dict[str, str]:
     """Return name and the rest of each line that names a package."""
-    text = re.sub(r"\\\n", " ", place.file.read_text(encoding="utf-8-sig", errors="replace"))
+    text = re.sub(r"\\\n", " ", decoded(place.file.read_bytes()))
     lines = (re.sub(r"(?:^|\s)#.*", "", line).strip() for line in text.splitlines())
     found = {}
     for line in lines:

@@ -32,9 +32,19 @@ def build(app: Files) -> Build:
 
 def handed_over(here: Build) -> list[tuple[Copy, Stage]]:
     """Return what the last stage copies from earlier ones."""
-    copies = [copy for stage in here.final.lineage() for copy in stage.copies]
+    copies = [copy for stage in here.final.lineage() for copy in (*stage.copies, *mounted(stage))]
     found = [(copy, here.stage(copy.source_stage)) for copy in copies]
     return [(copy, stage) for copy, stage in found if stage]
+
+
+def mounted(stage: Stage) -> Iterator[Copy]:
+    """Yield what a stage's RUNs mount of other stages: there while they run, which is enough to install from it."""
+    for run in stage.runs:
+        for mount in run.flags.get("mount", "").splitlines():
+            given = dict(part.partition("=")[::2] for part in mount.split(","))
+            if "from" in given:
+                source, to = (given.get(a) or given.get(b) or "/" for a, b in (("source", "src"), ("target", "dst")))
+                yield Copy((source,), to, given["from"], run.place)
 
 
 def installs(stage: Stage) -> list[list[str]]:
@@ -95,7 +105,7 @@ def takes_over(app: Files) -> None:
         came="none, so the earlier stages leave nothing behind",
         seen=here.final.place,
     )
-    again = [words for words in installs(here.final) if not wheels(words)]
+    again = [words for words in installs(here.final) if not wheels(words, here)]
     expect(
         not again,
         when="the image is built",
@@ -105,9 +115,14 @@ def takes_over(app: Files) -> None:
     )
 
 
-def wheels(words: list[str]) -> bool:
+def wheels(words: list[str], here: Build) -> bool:
     """Tell whether a pip install takes wheels that are there already."""
-    return "--no-index" in words or any(word.endswith(".whl") or word.startswith("--find-links") for word in words)
+    brought = [copy.to for copy, _ in handed_over(here)]
+    return "--no-index" in words or any(
+        word.endswith(".whl") or word.startswith("--find-links") or any(images.under(word, to) for to in brought)
+        for word, before in zip(words[1:], words, strict=False)
+        if before not in ("-r", "--requirement")
+    )
 
 
 @check(
@@ -125,7 +140,7 @@ def found(app: Files) -> None:
     copies = handed_over(here)
     if not copies:
         raise NotChecked("nothing is copied from an earlier stage")
-    if any(wheels(words) for words in installs(here.final)):
+    if any(wheels(words, here) for words in installs(here.final)):
         return
     made = [(place, kind) for stage in {id(s): s for _, s in copies}.values() for place, kind in packages(stage)]
     if not made:
@@ -136,6 +151,8 @@ def found(app: Files) -> None:
                 if problem := not_found(here.final, to, kind, place):
                     expect(False, when="docker run", expected="the packages are found", came=problem, seen=copy.place)
                 return
+    if any(on_path(here.final, copy) for copy, _ in copies):
+        return  # an environment that another tool made
     expect(
         False,
         when="docker run",
@@ -145,13 +162,17 @@ def found(app: Files) -> None:
     )
 
 
+def on_path(final: Stage, copy: Copy) -> bool:
+    """Tell whether the last stage looks for programs in what a COPY brings."""
+    programs = f"{copy.to.rstrip('/')}/bin"
+    return programs in final.env.get("PATH", "").split(":")
+
+
 def packages(stage: Stage) -> Iterator[tuple[str, str]]:
     """Yield where a stage's commands put packages, and how: venv, user, prefix, target or system."""
     for command in stage.commands():
-        words = split(command)
-        if re.search(r"-m (?:venv|virtualenv) |\buv venv|\bvirtualenv ", command):
-            places = [w for w in words[1:] if "/" in w or w.endswith("venv")]
-            yield posixpath.normpath(posixpath.join(stage.workdir, places[-1] if places else ".venv")), "venv"
+        if "sync" not in command and (place := images.environment_made(command, stage.workdir)):
+            yield place, "venv"
     for words in installs(stage):
         text = " ".join(words)
         if match := re.search(r"--(prefix|target|root)[= ](\S+)|-(t) (\S+)", text):

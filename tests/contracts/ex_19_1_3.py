@@ -44,7 +44,7 @@ def programs(app: Files) -> list[list[str]]:
     service, here = project(app), image(app)
     final = here.dockerfile.final(service.target())
     folder = str(service.service.get("working_dir", final.workdir))
-    found = images.programs(service.command(final.starts()))
+    found = images.programs(service.command(final.starts()), final.env | compose.filled(service.environment()))
     return [[posixpath.normpath(posixpath.join(folder, name)) for name in candidates] for candidates in found]
 
 

@@ -11,7 +11,7 @@ import posixpath
 import re
 import shlex
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tests.kit.files import Place
@@ -25,7 +25,7 @@ NAMES = re.compile(
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction: its name, its flags (`--from=builder`), the rest as written, and where it stands."""
+    """One instruction: its name, its flags (repeated ones a line each), the rest as written, and where it stands."""
 
     name: str
     flags: dict[str, str]
@@ -171,7 +171,7 @@ def apply(stage: Stage, instruction: Instruction, global_args: dict[str, str]) -
             to = to if words[-1] not in (".", "./") else stage.workdir.rstrip("/") + "/"
             stage.copies.append(Copy(tuple(words[:-1]), to, instruction.flags.get("from"), instruction.place))
         case "RUN":
-            stage.runs.append(instruction)
+            stage.runs.append(replace(instruction, rest=rest))
         case "EXPOSE":
             stage.ports += [int(port) for port in re.findall(r"\b(\d+)(?:/tcp)?\b", rest)]
         case "ENTRYPOINT":
@@ -214,7 +214,7 @@ def instructions(path: Path) -> Iterator[Instruction]:
         while match := re.match(r"--([\w-]+)(?:=(\S+))?\s+", rest):
             if name not in ("RUN", "COPY", "ADD", "FROM", "HEALTHCHECK"):
                 break
-            flags[match[1]] = match[2] or ""
+            flags[match[1]] = "\n".join(filter(None, (flags.get(match[1]), match[2])))
             rest = rest[match.end() :]
         yield Instruction(name, flags, rest, place)
 

@@ -6,7 +6,7 @@ import fnmatch
 import itertools
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def build_of(app: Files, number: int, wanted: Path | None = None, context: Path 
     found = next(fits, folders[0])
     own, common = dockerfile.path.with_name(dockerfile.path.name + ".dockerignore"), found / ".dockerignore"
     file = next((f for f in (own, common) if f.is_file()), None)
-    return Build(dockerfile, found, file.read_text(encoding="utf-8") if file else "")
+    return Build(dockerfile, found, file.read_text(encoding="utf-8", errors="replace") if file else "")
 
 
 def expect_command(build: Build) -> None:
@@ -105,7 +105,7 @@ def expect_command(build: Build) -> None:
     place = started.place if started else Place(build.dockerfile.path)
     when = "docker run IMAGE, without a command"
     expect(bool(words), when=when, expected="CMD or ENTRYPOINT says what to start", seen=place)
-    for candidates in programs(words):
+    for candidates in programs(words, final.env):
         there = [posixpath.normpath(posixpath.join(final.workdir, name)) for name in candidates]
         expect(
             any(build.holds(path) for path in there),
@@ -116,8 +116,9 @@ def expect_command(build: Build) -> None:
         )
 
 
-def programs(words: list[str]) -> Iterator[list[str]]:
+def programs(words: list[str], env: Mapping[str, str]) -> Iterator[list[str]]:
     """Yield the files of one's own that a command starts, each with the places where it may stand."""
+    path_folders = [folder for folder in env.get("PYTHONPATH", "").split(":") if folder]
     for number, word in enumerate(words):
         module = ""
         if word.endswith(".py"):
@@ -127,22 +128,26 @@ def programs(words: list[str]) -> Iterator[list[str]]:
         elif number and words[number - 1] == "-m" and word not in ("uvicorn", "gunicorn", "hypercorn", "fastapi"):
             module = word
         if module and ".py" not in module:
-            path = module.replace(".", "/")
             folders = [w for w, before in zip(words[1:], words, strict=False) if before in ("--app-dir", "--chdir")]
-            yield [
-                posixpath.join(folder, f"{path}{end}") for folder in [*folders, ""] for end in (".py", "/__init__.py")
-            ]
+            places = [posixpath.join(folder, module.replace(".", "/")) for folder in [*folders, "", *path_folders]]
+            yield [f"{place}{end}" for place in places for end in (".py", "/__init__.py", "/__main__.py")]
 
 
 def environments(final: Stage, build: Build) -> list[str]:
     """Return where the image has a virtual environment: made in the last stage, or copied from another one."""
     found = []
     for stage in (final, *(s for copy in final.copies if (s := build.stage(copy.source_stage)))):
-        for command in stage.commands():
-            if re.search(r"-m (?:venv|virtualenv) |\buv venv|\bvirtualenv |\buv sync", command):
-                places = [word for word in split(command)[1:] if "/" in word or word.endswith("venv")]
-                found.append(posixpath.normpath(posixpath.join(stage.workdir, places[-1] if places else ".venv")))
+        found += [place for command in stage.commands() if (place := environment_made(command, stage.workdir))]
     return found
+
+
+def environment_made(command: str, workdir: str) -> str:
+    """Return where a command makes a virtual environment; nothing when it makes none."""
+    made = re.search(r"(?:-m venv|-m virtualenv|\buv venv|\bvirtualenv|\buv sync)(?= |$)(.*)", command)
+    if not made:
+        return ""
+    places = [word for word in split(made[1]) if "/" in word or word.endswith("env")]
+    return posixpath.normpath(posixpath.join(workdir, places[-1] if places else ".venv"))
 
 
 def expect_no_secrets(build: Build) -> None:
@@ -192,9 +197,14 @@ def _in(path: Path, folder: Path) -> bool:
     return folder == path or folder in path.parents
 
 
+def user_of(image: str) -> str:
+    """Return the user that an image brings along: distroless ones say so in their tag."""
+    return "nonroot" if image.partition("@")[0].endswith("nonroot") else ""
+
+
 def expect_non_root(build: Build) -> None:
     """Expect a last USER that is not root."""
-    user = build.final.user.partition(":")[0]
+    user = build.final.user.partition(":")[0] or user_of(build.final.image())
     place = build.final.user_place or Place(build.dockerfile.path)
     expect(
         user not in ("", "0", "root"),
@@ -207,8 +217,9 @@ def expect_non_root(build: Build) -> None:
 
 def user_is_known(build: Build) -> bool:
     """Tell whether the last USER is a number, comes with Debian, or is made in the Dockerfile."""
-    user = build.final.user.partition(":")[0]
-    if user.isdigit() or user in IN_THE_BASE:
+    brought = user_of(build.final.image())
+    user = build.final.user.partition(":")[0] or brought
+    if user.isdigit() or user in (*IN_THE_BASE, brought):
         return True
     made = [command for command in build.final.commands() if re.search(r"\b(?:useradd|adduser)\b", command)]
     return any(user in re.split(r"[\s'\"=]+", command) or "$" in user for command in made)
