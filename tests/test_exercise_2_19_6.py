@@ -1,13 +1,14 @@
 """19.6.2: the guard on labelled pairs, the cache against an oracle, concurrency, the app over HTTP, the script.
 
-`data/question_pairs.jsonl` was written by hand for this repository: 355 paraphrases and 499 pairs that one answer must
-not serve (numbers, negations and antonyms, names and places, directions, dates, near misses, unrelated), before and
-while the word file was tuned. Part "tuned" was tuned on. "held" was kept aside (first score: recall 54 of 63, nothing
-wrong). "third" and "last" were written when tuning was over; their first scores were recall 46 of 70 and 29 of 40, each
-with one wrong hit ("1000 words" for "100 words"; how to get a mortgage for what it is). "fourth" and "fifth" came later, written without
-a look at the word file: first recall 33 of 44 and 32 of 42, each with one wrong hit ("Is A bigger than B?" for "Is B
-bigger than A?"; "Who did Spain beat?" for "Who beat Spain?"), no swap of a number or a negation among 76. The two rules
-that these hits led to are general; no word was added for "fifth". For a figure of your own, sweep your own pairs.
+`data/question_pairs.jsonl` was written by hand for this repository: 355 paraphrases and 499 pairs that one answer
+must not serve (numbers, negations and antonyms, names and places, directions, dates, near misses, unrelated), before
+and while the word file was tuned. Part "tuned" was tuned on. "held" was kept aside (first score: recall 54 of 63,
+nothing wrong). "third" and "last" were written when tuning was over; their first scores were recall 46 of 70 and 29
+of 40, each with one wrong hit ("1000 words" for "100 words"; how to get a mortgage for what it is). "fourth" and
+"fifth" came later, written without a look at the word file: first recall 33 of 44 and 32 of 42, each with one wrong
+hit ("Is A bigger than B?" for "Is B bigger than A?"; "Who did Spain beat?" for "Who beat Spain?"), no swap of a
+number or a negation among 76. The two rules that these hits led to are general; no word was added for "fifth". For a
+figure of your own, sweep your own pairs.
 """
 
 from __future__ import annotations

@@ -31,7 +31,6 @@ __all__ = ["OfflineEmbedder", "differ", "is_personal", "is_storable", "normalise
 WORDS = Path(__file__).with_name("question_words.txt")
 MAX_WORDS = 64  # a longer message is full of details: it is the same word for word or not at all
 
-AUXILIARIES = frozenset("is are was were am be has have had can could will would shall should may might must".split())
 SHORT_FORMS = tuple(
     (re.compile(pattern, re.IGNORECASE), full)
     for pattern, full in (
@@ -130,8 +129,8 @@ def tokens(text: str) -> Iterable[str]:
         text = pattern.sub(full, text)
     for at, token in enumerate(TOKEN.findall(text)):
         word = token.casefold()
-        named = token.isupper() and (len(token) > 1 or (token == "A" and at))  # "Is A bigger than B?"
-        if named and not shouted and known.has("drop", word):
+        name = token.isupper() and (len(token) > 1 or (at > 0 and word == "a"))  # "Is A bigger than B?"
+        if name and not shouted and known.has("drop", word):
             yield token
         elif word[0].isdigit():
             yield word.replace(",", "")
@@ -162,8 +161,9 @@ def read(text: str) -> Meaning:
         return Meaning(flow=tuple(spoken), long=True)
     tense = "future" if "will" in spoken else "past" if {"did", "was", "were"} & set(spoken) else ""
     wanted = ""
-    if spoken[:1] in (["who"], ["what"]) and len(spoken) > 1 and spoken[1] not in AUXILIARIES:
-        wanted = "object" if spoken[1] in ("do", "does", "did") else "doer"
+    if spoken[:1] in (["who"], ["what"]) and len(spoken) > 1:
+        verb = spoken[1]
+        wanted = "object" if verb in ("do", "does", "did") else "" if known.has("opening", verb) else "doer"
     line = " ".join(spoken)
     for pattern, new in known.rewrites:
         line = pattern.sub(new, line)
