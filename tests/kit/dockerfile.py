@@ -210,7 +210,7 @@ def instructions(path: Path) -> Iterator[Instruction]:
                 body.append(more)
             if name == "RUN":
                 rest = rest.replace(document[0], "").strip() + "\n" + "\n".join(body)
-        flags = {}
+        flags: dict[str, str] = {}
         while match := re.match(r"--([\w-]+)(?:=(\S+))?\s+", rest):
             if name not in ("RUN", "COPY", "ADD", "FROM", "HEALTHCHECK"):
                 break
