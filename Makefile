@@ -26,7 +26,7 @@ help:
 	@echo "  make check-all                 everything: references, attempts, unit tests; one table (PINS=book)"
 	@echo "  make exam [EX=19.2.3]          examine the checks: attempts three times over (ROUNDS=1), and mutants (ONLY=attempts)"
 	@echo "  make types                     check the types of our own code (mypy)"
-	@echo "  make grade SUBMISSIONS=class    grade a class: one folder or zip per student (tests/README.md)"
+	@echo "  make grade SUBMISSIONS=class    grade a class: one folder or zip per student (EX=19.2.2,19.2.3: only these; tests/README.md)"
 	@echo "  make bench EX=19.2.3           measure, side by side in one run (EX=startup, EX=production; WRITE=1 into the README)"
 	@echo "  make containers                build the images of section 19.1, run and measure them (needs Docker)"
 	@echo "  make freeze                    write anew which packages those images install"
@@ -61,7 +61,7 @@ types: $(VENV)/ready-for-tests
 	@$(PY) -m mypy
 
 grade: $(VENV)/ready
-	@$(PY) -m tests grade "$(or $(SUBMISSIONS),$(error say where they are: make grade SUBMISSIONS=my-class))" $(if $(JOBS),--jobs $(JOBS))
+	@$(PY) -m tests grade "$(or $(SUBMISSIONS),$(error say where they are: make grade SUBMISSIONS=my-class))" $(if $(EX),--exercises $(EX)) $(if $(JOBS),--jobs $(JOBS))
 
 bench: $(VENV)/ready-for-tests
 	@$(PY) -m tests bench $(call needs,EX) $(if $(WRITE),--write)

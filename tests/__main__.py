@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     sub.add_argument("--rounds", type=int, default=3, help="how often the attempts are judged, and once near midnight")
     sub = command("grade", "grade a class: a folder that holds one folder or zip per student", grade_class)
     sub.add_argument("submissions", metavar="DIR", help="results go to DIR/_results; a second run goes on")
+    sub.add_argument("--exercises", metavar="EX,EX", help="only these; a student's that are not there are named")
     sub.add_argument("--jobs", type=int, help="how many solutions at a time (default: one per core)")
     command("bench", "measure, side by side in one run", bench, exercise="required").add_argument(
         "--write", action="store_true", help="write the figures into the chapter's README"
@@ -159,7 +160,8 @@ def grade_class(args: argparse.Namespace) -> int:
 
     from tests.kit.grading.grade import grade
 
-    return grade(Path(args.submissions), args.jobs)
+    wanted = [find(name).id for name in (args.exercises or "").split(",") if name]
+    return grade(Path(args.submissions), args.jobs, wanted=wanted)
 
 
 def bench(args: argparse.Namespace) -> int:

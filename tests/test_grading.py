@@ -25,6 +25,8 @@ from tests.kit.grading import isolation
 from tests.kit.grading.classroom import HOSTILE, make_class, right_solutions, starting_with, students
 from tests.kit.grading.isolation import Isolation, best
 from tests.kit.grading.layout import read_layout
+from tests.kit.grading.matrix import cells
+from tests.kit.grading.results import blank
 from tests.kit.grading.submissions import Submission, take_in
 
 NAME = "exercise_3_19_2_solution.py"
@@ -154,6 +156,19 @@ def test_a_submission_toml_that_cannot_be_read_is_named(tmp_path: Path, text: st
     layout = read_layout(tmp_path)
     assert layout.targets == {"19.2.3": NAME}
     assert "submission.toml cannot be read" in layout.notes[0]
+
+
+def test_of_the_exercises_asked_for_it_is_said_which_are_not_handed_in(tmp_path: Path) -> None:
+    for name in (NAME, "exercise_2_19_2_solution.py"):
+        (tmp_path / "class" / "eve").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "class" / "eve" / name).write_text("")
+    (tmp_path / "class" / "adam").mkdir()
+    (adam, eve), _ = take_in(tmp_path / "class", tmp_path / "stage")
+    result = blank(eve, read_layout(eve.folder), "plain limits", ("19.2.3", "19.4.1"))
+    assert cells(result) == {"19.2.3": "pending", "19.4.1": "not handed in"}
+    assert {check["status"] for check in result["exercises"][1]["checks"]} == {"could not run"}
+    assert set(cells(blank(eve, read_layout(eve.folder), "plain limits"))) == {"19.2.2", "19.2.3"}
+    assert blank(adam, read_layout(adam.folder), "plain limits", ("19.2.3",))["status"] == "empty"
 
 
 # ---------------------------------------------------------------- a small class

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,10 @@ EXERCISE_S = 120.0
 GRACE_S = 20.0
 
 
-def grade(folder: Path, jobs: int | None = None, isolation: Isolation | None = None) -> int:
-    """Grade a class; returns 0 when it is done, 2 when there is nothing to grade."""
+def grade(
+    folder: Path, jobs: int | None = None, isolation: Isolation | None = None, wanted: Collection[str] = ()
+) -> int:
+    """Grade a class, in the exercises `wanted` or in all; returns 0 when it is done, 2 with nothing to grade."""
     if not folder.is_dir():
         print(f"no such folder: {folder}\nSUBMISSIONS takes the folder that holds one folder or zip per student")
         return 2
@@ -40,7 +42,7 @@ def grade(folder: Path, jobs: int | None = None, isolation: Isolation | None = N
         if not submissions:
             print(f"{folder} holds no submission: one folder or zip per student")
             return 2
-        marking = Class(folder / RESULTS, submissions, others, isolation)
+        marking = Class(folder / RESULTS, submissions, others, isolation, wanted)
         marking.run(jobs or os.cpu_count() or 1)
     marking.close()
     return 0
@@ -49,7 +51,14 @@ def grade(folder: Path, jobs: int | None = None, isolation: Isolation | None = N
 class Class:
     """The results of a class, as they grow."""
 
-    def __init__(self, out: Path, submissions: list[Submission], others: list[str], isolation: Isolation) -> None:
+    def __init__(
+        self,
+        out: Path,
+        submissions: list[Submission],
+        others: list[str],
+        isolation: Isolation,
+        wanted: Collection[str],
+    ) -> None:
         self._out, self._submissions, self._others, self._isolation = out, submissions, others, isolation
         self._lock = threading.RLock()
         self._running: set[subprocess.Popen[str]] = set()
@@ -57,7 +66,7 @@ class Class:
         self._kept = 0
         self._interrupted = False
         for submission in submissions:
-            result = blank(submission, read_layout(submission.folder), isolation.words)
+            result = blank(submission, read_layout(submission.folder), isolation.words, wanted)
             self._kept += keep(load(out / submission.key / "results.json"), result)
             self._results.append(result)
 

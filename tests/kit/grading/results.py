@@ -1,8 +1,8 @@
 """The one native result: `results.json` per student; every other format is written from it.
 
 A check is "met", "missed", "not checked" (nobody can tell) or "could not run" (the submission did not get that far).
-An exercise is "graded", "could not run", "ambiguous" or "pending". A submission is "graded", "empty", "refused" or
-of "unknown layout". Only "missed" means wrong.
+An exercise is "graded", "could not run", "ambiguous", "not handed in" (of those asked for) or "pending". A submission
+is "graded", "empty", "refused" or of "unknown layout". Only "missed" means wrong.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import sys
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,18 +24,18 @@ from tests.kit.grading.submissions import Submission
 
 SCHEMA = "chapter-19/results/v1"
 COULD_NOT_RUN = "could not run"
+NOT_HANDED_IN = "not handed in"
 Result = dict[str, Any]
 
 
-def blank(submission: Submission, layout: Layout, isolation: str) -> Result:
-    """Return the result of a submission before anything of it was run."""
+def blank(submission: Submission, layout: Layout, isolation: str, wanted: Collection[str] = ()) -> Result:
+    """Return the result of a submission before anything of it was run; `wanted` are the ids asked for, () is any."""
     exercises = [_exercise(id, target) for id, target in layout.targets.items()]
     exercises += [
         _exercise(id, ", ".join(places), "ambiguous", f"which one? Say so in submission.toml: {', '.join(places)}")
         for id, places in layout.ambiguous.items()
     ]
     exercises += [_exercise(id, "", COULD_NOT_RUN, why) for id, why in layout.broken.items()]
-    exercises.sort(key=lambda e: e["exercise"])
     status, reason = "graded", ""
     if submission.refused:
         status, reason = "refused", submission.refused
@@ -43,6 +44,10 @@ def blank(submission: Submission, layout: Layout, isolation: str) -> Result:
         status = "unknown layout" if names else "empty"
         there = f"; there: {', '.join(sorted(names)[:10])}" if names else ""
         reason = f"no file has a name of the chapter, and there is no submission.toml{there}" if names else "no files"
+    elif wanted:
+        lacking = set(wanted) - {e["exercise"] for e in exercises}
+        exercises = [e for e in exercises if e["exercise"] in wanted]
+        exercises += [_exercise(id, "", NOT_HANDED_IN, "nothing was handed in for it") for id in lacking]
     return {
         "schema": SCHEMA,
         "student": submission.student,
@@ -52,7 +57,7 @@ def blank(submission: Submission, layout: Layout, isolation: str) -> Result:
         "status": status,
         "reason": reason,
         "notes": [*submission.notes, *layout.notes],
-        "exercises": exercises,
+        "exercises": sorted(exercises, key=lambda e: str(e["exercise"])),
     }
 
 
