@@ -7,13 +7,14 @@ import base64
 import codecs
 import importlib.util
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import disguises
 import exercise_2_19_7_solution as module
 import pytest
+from disguises import base64_text, squeeze
 from exercise_2_19_7_solution import (
     DEFENCES,
     MARKED,
@@ -153,17 +154,17 @@ def test_the_url_safe_alphabet_is_read_too() -> None:
     text = f"{ATTACK}..."[: len(ATTACK) // 3 * 3] + ">>>???"
     safe = base64.urlsafe_b64encode(text.encode()).decode()
     assert {"-", "_"} <= set(safe)
-    assert module.base64_text(safe) == module.base64_text(base64.b64encode(text.encode()).decode()) == text
+    assert base64_text(safe) == base64_text(base64.b64encode(text.encode()).decode()) == text
 
 
 @pytest.mark.parametrize("text", ["aGVsbG8 aGVsbG8h", "aGVsbG8.aGVsbG8h", "gICAgICA", "a"])
 def test_failure_what_is_no_base64_decodes_to_nothing(text: str) -> None:
-    assert module.base64_text(text) == ""
+    assert base64_text(text) == ""
 
 
 def test_squeezing_leaves_latin_letters_and_digits() -> None:
-    assert module.squeeze("A-b 1\u4e2d \u00e9") == "ab1e"
-    assert module.squeeze(" A.b\n1 ") == "ab1"
+    assert squeeze("A-b 1\u4e2d \u00e9") == "ab1e"
+    assert squeeze(" A.b\n1 ") == "ab1"
 
 
 def test_a_detection_says_why() -> None:
@@ -190,11 +191,8 @@ UNITS = ["ignore ", "a ", "a", "QUJD", ".", "b c ", "1gn0re ", "\u0430", "show m
 
 
 @pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("work", [detect, OutputFilter("a system prompt of some length, long enough").leaks])
-def test_abuse_what_is_read_grows_with_length_and_no_faster(
-    unit: str, work: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fold = module.fold
+def test_abuse_what_is_read_grows_with_length_and_no_faster(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    fold = disguises.fold
     read: list[int] = []
 
     def counting(text: str) -> str:
@@ -205,7 +203,7 @@ def test_abuse_what_is_read_grows_with_length_and_no_faster(
 
     def steps(size: int) -> int:
         read.clear()
-        work((unit * (size // len(unit) + 1))[:size])
+        detect((unit * (size // len(unit) + 1))[:size])
         return sum(read)
 
     assert steps(20_000) < 11 * steps(2_000)

@@ -21,7 +21,6 @@ Limit: the offline model knows the suite and obeys all of it, so offline figures
 import argparse
 import asyncio
 import base64
-import binascii
 import codecs
 import itertools
 import json
@@ -31,12 +30,12 @@ import re
 import secrets
 import string
 import sys
-import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from disguises import Exchanged, decoded, fold, in_bytes, normalise, squeeze, views, without_leet
 from fastapi import FastAPI, HTTPException, Request
 
 import find_shared  # noqa: F401  (makes shared/ importable from any directory)
@@ -52,92 +51,18 @@ if TYPE_CHECKING:
 
 __all__ = ["Detection", "OutputFilter", "ToolPolicy", "bound_95", "detect", "normalise", "spotlight", "views"]
 
-# ---------------------------------------------------------------- what a message is made of
+# ---------------------------------------------------------------- how a text is read for the detector
 
-INVISIBLE = dict.fromkeys(
-    [0xAD, 0x180E, 0x200B, 0x200E, 0x200F, 0xFEFF, *range(0x202A, 0x202F), *range(0x2060, 0x206A)]
-)
-ASCII = "".join(map(chr, range(0x20, 0x7F)))
-TAGS = str.maketrans(
-    "".join(chr(0xE0000 + ord(c)) for c in ASCII), ASCII
-)  # ASCII in invisible letters: some models read it
-LOOKALIKES = str.maketrans(
-    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u04bb\u0501\u051b\u051d\u043c\u0442\u043a\u043d\u0432"
-    "\u03b1\u03b5\u03bf\u03c1\u03c5\u03b9\u03ba\u03bd\u03c4\u0131\u0261\u0251\u1d00\u1d07\u026a\u1d0f\u1d1b\u0280\ua731\u0274\u1d18",
-    "aeopcyxijshdqwmtkhbaeopuikvtigaaeiotrsnp",
-)
-QUOTES = dict.fromkeys([0x201C, 0x201D], '"')
-FOLDED = INVISIBLE | TAGS | LOOKALIKES | QUOTES
-FOLDED |= dict.fromkeys([0x200C, 0x200D, *range(0x300, 0x370), *range(0xFE00, 0xFE10)])
 LEET = str.maketrans("013457@$!|", "oieastasil")
 STOPS, SEPARATORS = b".!?;)\n", b'"(*_`[]{}<>#/=+~'
 SPLIT = bytes.maketrans(STOPS + SEPARATORS, b"|" * len(STOPS) + b" " * len(SEPARATORS))  # bytes: four times as fast
-SQUEEZE = str.maketrans("", "", "".join(chr(code) for code in range(128) if not chr(code).isalnum()))
 ROT13 = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
 UNSPACED = re.compile(r"\S{16,}")
 HYPHENS = re.compile(r"(?<=\b[a-z])-(?=[a-z]\b)")  # between single letters
-ENCODED = re.compile(r"[A-Za-z0-9+/=_-]{16,}")
 ALPHABET = string.ascii_letters.encode()
 SHAPE = bytes.maketrans(ALPHABET + b"013457@$", b"a" * len(ALPHABET) + b"1" * 8)  # a digit in a word reads "a1a"
 UNBROKEN = bytes.maketrans(ALPHABET + b"0123456789+/=_-", b"x" * (len(ALPHABET) + 15))
 MAX_DEPTH = 2  # encodings within encodings
-
-
-def normalise(text: str) -> str:
-    """Return the text as the model should get it: no invisible characters, hidden ASCII tags made visible.
-
-    Compatibility forms become plain letters (NFKC). Joiners stay, since Persian, Hindi and emoji need them.
-    """
-    return text if text.isascii() else unicodedata.normalize("NFKC", text).translate(INVISIBLE | TAGS)
-
-
-def fold(text: str) -> str:
-    """Return the text for comparing only: lower case, without accents, look-alike letters replaced by Latin ones."""
-    return text.lower() if text.isascii() else unicodedata.normalize("NFKD", text).lower().translate(FOLDED).lower()
-
-
-def squeeze(text: str) -> str:
-    """Return only the letters and digits of a text, folded: spaces, dashes and line breaks hide nothing then."""
-    folded = fold(text)
-    return folded.translate(SQUEEZE) if folded.isascii() else re.sub("[^a-z0-9]", "", folded)
-
-
-def views(text: str, depth: int = MAX_DEPTH) -> Iterator[str]:
-    """Yield a text folded, squeezed, reversed, in ROT13, and the same of what is encoded in it; linear in length."""
-    yield fold(text)
-    letters = squeeze(text)
-    yield letters
-    yield letters[::-1]
-    yield letters.translate(ROT13)
-    for inner in decoded(text) if depth else ():
-        yield from views(inner, depth - 1)
-
-
-def decoded(text: str) -> Iterator[str]:
-    """Yield the readable text inside base64 and hex runs of 16 characters or more, also where lines break them."""
-    for source in (text, text.replace("\n", "")) if "\n" in text else (text,):
-        for run in ENCODED.findall(source):
-            for decode in (base64_text, hex_text):
-                if (inner := decode(run)) and " ".join(inner.split()).isprintable():
-                    yield inner
-
-
-def base64_text(run: str) -> str:
-    """Decode base64, also its URL-safe form, with or without padding; empty when it is none."""
-    plain = run.rstrip("=").translate({45: "+", 95: "/"})
-    try:
-        return base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
-
-
-def hex_text(run: str) -> str:
-    """Decode pairs of hex digits; empty when it is none."""
-    try:
-        return bytes.fromhex(run.removeprefix("0x")).decode()
-    except ValueError:
-        return ""
-
 
 # ---------------------------------------------------------------- the detector: rules over classes of words
 
@@ -455,7 +380,7 @@ def undisguised(folded: str, raw: bytes, line: str) -> Iterator[str]:
     """Yield what a text says without a disguise that it may wear: 1eet, h-y-p-h-e-n-s, pieces, reversed, ROT13."""
     shape = raw.translate(SHAPE)
     if b"a1a" in shape:
-        yield without_leet(folded)
+        yield letters_for_digits(folded)
     if b"a-a-a-" in shape:
         yield HYPHENS.sub("", folded)
     if folded.count('"') > 3:
@@ -512,11 +437,6 @@ def read(folded: str) -> tuple[list[str], str]:
     return words, "".join(map(WORDS.get, words, itertools.repeat("-")))
 
 
-def in_bytes(text: str) -> bytes:
-    """Encode any text, also with the lone halves of surrogates that JSON lets through."""
-    return text.encode("utf-8", "surrogatepass")
-
-
 def by_rules(folded: str, words: list[str], line: str) -> Detection | None:
     """Look for markup of chat models, then for the rules, then for words that are spelled out."""
     if "<" in folded or "[" in folded or "#" in folded:
@@ -534,7 +454,7 @@ def by_rules(folded: str, words: list[str], line: str) -> Detection | None:
     return None
 
 
-def without_leet(folded: str) -> str:
+def letters_for_digits(folded: str) -> str:
     """Read digits and signs as letters in words that mix both ("1gn0re")."""
     return " ".join(word if word.isalpha() or word.isdigit() else word.translate(LEET) for word in folded.split(" "))
 
@@ -569,21 +489,28 @@ class ToolPolicy:
 
 
 class OutputFilter:
-    """Finds a secret, or a piece of the system prompt, in a reply: plain, spaced out, reversed, ROT13, base64 or hex.
+    """Finds a secret, or a piece of the system prompt, in a reply, in any reading of `disguises.py`.
 
     The prompt is cut into pieces of `piece` letters, so of twice as many in a row one is always found whole.
-    A paraphrase of the prompt passes, unless it carries one of the secrets.
+    Limit: see `disguises.py`; a paraphrase of the prompt passes, unless it carries one of the secrets; and a reply that
+    is streamed has to be held back as a whole, since what has left cannot be withheld.
     """
 
     def __init__(self, system_prompt: str, known_secrets: Iterable[str] = (), *, piece: int = 30) -> None:
-        letters = squeeze(system_prompt)
-        starts = range(0, max(1, len(letters) - piece + 1), piece)
-        pieces = [letters[start : start + piece] for start in starts]
-        self._needles = tuple(filter(None, (*pieces, *map(squeeze, known_secrets))))
+        known = tuple(filter(None, map(squeeze, known_secrets)))
+        needles = (*cut(squeeze(system_prompt), piece), *known)
+        long = [needle for needle in needles if len(needle) > 7]  # fewer letters stand in many a sentence
+        self._needles = frozenset((*needles, *map(without_leet, long)))
+        self._exchanged = Exchanged(system_prompt, known)
 
     def leaks(self, reply: str) -> bool:
         """Tell whether the reply gives away a secret or a piece of the prompt."""
-        return any(needle in view for view in views(reply) for needle in self._needles)
+        return any(needle in view for view in views(reply) for needle in self._needles) or self._exchanged.found(reply)
+
+
+def cut(text: str, size: int) -> list[str]:
+    """Cut a text into pieces of one size; what is left over at its end is dropped, unless it is all there is."""
+    return [text[start : start + size] for start in range(0, max(1, len(text) - size + 1), size) if text]
 
 
 def bound_95(hits: int, n: int) -> float:
