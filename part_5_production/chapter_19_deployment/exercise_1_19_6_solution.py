@@ -119,6 +119,7 @@ CODE_LINE = re.compile(
 FORMULA = re.compile(r"(?<!\w)[a-z]\^?\(?[a-z\d]?\)? ?(?:[-+*/<>=^\u2264\u2265\u2208]|->)+ ?[-(]?\w|\bo\([\w ]+\)")
 CONVERSION = re.compile(r"(?:convert |how much is |how many )?[\d.,]+ ?[^\W\d]+ (?:to|in|into) [^\W\d]+\W*")
 MEDIUM_POINTS, UNKNOWN_POINTS = 2.0, 2.2  # a plain task, and a message about which nothing is known
+TASK_POINTS = (("hard", 5.0), ("large", 4.5), ("loose", 3.0), ("plain", MEDIUM_POINTS))
 TASKS: Mapping[str, str] = MappingProxyType(  # which kind of task a term asks for; the heavier one wins
     dict.fromkeys(PLAIN, "plain")
     | dict.fromkeys(LOOK_UP, "look-up")
@@ -139,6 +140,15 @@ OPENINGS = frozenset(term.split()[0] for term in TASKS if " " in term)
 SUBSTANCE = 5  # letters: words as long as that carry a message's matter
 STRAIGHT_QUOTES = MappingProxyType(str.maketrans("\u201c\u201d\u2019", '""\''))
 ORDINARY_LETTERS, UNKNOWNS = frozenset("aiu0123456789"), frozenset("xy")
+COUNTED = (  # what is counted, how much of it is nothing special, points for each more, and at most
+    ("numbers", 2, 0.3, 1.5),
+    ("letters for things", 1, 0.6, 1.8),
+    ("formulae", 0, 0.5, 1.5),
+    ("questions", 1, 0.5, 1.5),
+    ("list items", 2, 0.4, 1.2),
+    ("commas", 1, 0.2, 1.6),
+    ("long words", 4, 0.3, 3.0),
+)
 DIGITS = re.compile(r"\d+")
 MATERIAL_FROM = re.compile(r"[:?\n](?=.{30})", re.DOTALL)
 ITEM = re.compile(r"^[ \t]*(?:[-*\u2022]|\d{1,3}[.)])[ \t]", re.MULTILINE)
@@ -170,7 +180,7 @@ def read(message: str) -> list[Signal]:
         own = own[: end.start()]
     phrases = _known(tokens)
     asks = _asked(tokens)
-    told = phrases - asks.get("loose", {}).keys()  # its points are the task's
+    told = phrases - asks["loose"].keys() if "loose" in asks else phrases  # its points are the task's
     cues = {}
     if not CUED.isdisjoint(told):
         cues = {cue.name: cue.seen(told) for cue in CUES if not cue.terms.isdisjoint(told)}
@@ -190,15 +200,8 @@ def read(message: str) -> list[Signal]:
     letters = {word for word in words if len(word) == 1} - ORDINARY_LETTERS
     formulae = len(FORMULA.findall(own)) if letters else 0
     items = len(ITEM.findall(own)) if "\n" in own else 0
-    for name, count, free, each, most in (
-        ("numbers", numbers, 2, 0.3, 1.5),
-        ("letters for things", len(letters - UNKNOWNS), 1, 0.6, 1.8),
-        ("formulae", formulae, 0, 0.5, 1.5),
-        ("questions", tokens.count("?"), 1, 0.5, 1.5),
-        ("list items", items, 2, 0.4, 1.2),
-        ("commas", tokens.count(","), 1, 0.2, 1.6),
-        ("long words", substance, 4, 0.3, 3.0),
-    ):
+    counts = (numbers, len(letters - UNKNOWNS), formulae, tokens.count("?"), items, tokens.count(","), substance)
+    for (name, free, each, most), count in zip(COUNTED, counts, strict=True):
         if count > free:
             signals.append(Signal(f"{count} {name}", min(most, each * (count - free))))
     score = sum([points for _, points in signals])
@@ -289,11 +292,7 @@ def _small(
 
 def _tasks(prose: str, phrases: frozenset[str], asks: Mapping[str, Mapping[str, None]]) -> list[Signal]:
     """Return the signals of what is asked for."""
-    found = [
-        Signal(f"asks to {next(iter(asks[kind]))!r}", points)
-        for kind, points in (("hard", 5.0), ("large", 4.5), ("loose", 3.0), ("plain", MEDIUM_POINTS))
-        if kind in asks
-    ]
+    found = [Signal(f"asks to {next(iter(asks[kind]))!r}", points) for kind, points in TASK_POINTS if kind in asks]
     for terms, parts, points in ELSEWHERE:
         there = terms & phrases or (() if prose.isascii() else {part for part in parts if part in prose})
         if there and all(signal.points < points for signal in found):
