@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,73 @@ def test_the_clock_is_moved_in_every_idiom(tmp_path: Path, bench: Bench) -> None
     assert all(3600 <= seconds < 3610 for seconds in moved.values()), moved
     assert slept.status == 200
 
+
+@pytest.mark.parametrize("how", ["thread", "event", "condition", "queue", "loop", "future"])
+def test_who_waits_for_time_to_pass_notices_that_the_clock_was_moved(how: str, tmp_path: Path, bench: Bench) -> None:
+    (tmp_path / "waits.py").write_text(WAITS, encoding="utf-8")
+    app = bench._start(Target.parse(str(tmp_path / "waits.py")), Manner(), None, None)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(app.send, "GET", f"/{how}")
+            while app.send("GET", "/waiting").json() != [how]:
+                pass
+            app.clock.advance(3600)
+            assert waiting.result().status == 200
+    finally:
+        app.close()
+
+
+WAITS = """
+import asyncio, concurrent.futures, queue, threading, time
+from fastapi import FastAPI
+
+app = FastAPI()
+waiting = []
+
+@app.get("/waiting")
+async def who():
+    return waiting
+
+@app.get("/thread")
+def thread():
+    waiting.append("thread")
+    time.sleep(3600)
+
+@app.get("/event")
+def event():
+    waiting.append("event")
+    assert not threading.Event().wait(3600)
+
+@app.get("/condition")
+def condition():
+    waiting.append("condition")
+    changed = threading.Condition()
+    with changed:
+        assert not changed.wait_for(lambda: False, timeout=3600)
+
+@app.get("/queue")
+def get():
+    waiting.append("queue")
+    try:
+        queue.Queue().get(timeout=3600)
+    except queue.Empty:
+        return
+    raise AssertionError
+
+@app.get("/loop")
+async def loop():
+    waiting.append("loop")
+    await asyncio.sleep(3600)
+
+@app.get("/future")
+def future():
+    waiting.append("future")
+    try:
+        concurrent.futures.Future().result(timeout=3600)
+    except TimeoutError:
+        return
+    raise AssertionError
+"""
 
 CLOCKS = """
 import asyncio, datetime, logging, time

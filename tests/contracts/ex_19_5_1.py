@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 BULLETS = [f"19.5.1 bullet {number}" for number in range(1, 4)]
 NAMES = ("exercise_1_19_5_solution.md", "LOAD_TEST.md", "load_test.md", "LOADTEST.md", "loadtest.md")
 LOAD = r"concurren\w*|clients?|users?|parallel|simultaneous\w*|at once|at the same time|workers?|connections?"
-SLOWER = r"slow\w*|before|up to|handles?|limit|knee|satur\w*|capacity|degrad\w*|without|sweet spot|maximum|holds?|until"
+SLOWER = (
+    r"slow\w*|before|up to|handles?|limit|knee|satur\w*|capacity|degrad\w*|without|sweet spot|maximum|holds?|until"
+    r"|as fast|wait\w*"
+)
 ERRORS = r"errors?|fail\w*|time-?outs?|timed out|refused|\b(?:429|500|502|503|504)\b|non-2xx"
 TIME = r"\d[\d.,]*\s*(?:ms|milliseconds?|s|secs?|seconds?)\b"
 TIME_COLUMN = r"\b(?:ms|sec|secs|seconds?|latency|response|p\d\d|avg|average|mean|median|max|slowest|fastest|time)\b"
@@ -61,9 +64,19 @@ def document(app: Files) -> Document:
             rows.append([cell.strip() for cell in line.strip().strip("|").split("|")])
             continue
         if len(rows) > 2 and re.fullmatch(r"[\s:|-]+", "|".join(rows[1])):
-            found.tables.append([dict(zip(rows[0], row, strict=False)) for row in rows[2:]])
+            del rows[1]
+            if is_by_column(rows[0]):
+                rows = [list(column) for column in itertools.zip_longest(*rows, fillvalue="")]
+            found.tables.append([dict(zip(rows[0], row, strict=False)) for row in rows[1:]])
         rows = []
     return found
+
+
+def is_by_column(head: list[str]) -> bool:
+    """Tell whether a table has a column for each load in place of a row."""
+    about_load = [re.search(LOAD, name, re.IGNORECASE) for name in head]
+    has_number = [number(name) is not None and percentile_of(name) is None for name in head]
+    return len(head) > 2 and all(has_number[1:]) and (about_load[0] is not None or all(about_load[1:]))
 
 
 def number(text: str) -> float | None:

@@ -131,11 +131,11 @@ def timeout(app: App) -> None:
     with under_way(app, 1) as (sent, _):
         app.signal(signal.SIGTERM)
         time.sleep(HEARD_S)
-        for _ in range(24):  # two minutes in steps, as timers see them
-            app.clock.advance(5)
+        for _ in range(600):  # two minutes in small steps: some count their looks at the requests, not the time
+            app.clock.advance(0.2)
             if app.ended:
                 break
-            time.sleep(0.03)
+            time.sleep(0.01)
         status = app.exit_status(GONE_S)
         if status is None:
             app.close()

@@ -11,7 +11,10 @@ from __future__ import annotations
 
 import datetime
 import mmap
+import queue
+import selectors
 import struct
+import threading
 import time
 from datetime import date as RealDate
 from datetime import datetime as RealDatetime
@@ -89,7 +92,29 @@ def install() -> _Offset:
             real["sleep"](min(left, _SLEEP_SLICE_S))
 
     patch("sleep", sleep)
+    _wait_in_slices()
     return offset
+
+
+def _wait_in_slices() -> None:
+    """Let event loops, and threads that wait with a timeout, look at the clock often: it may have been moved."""
+    selector, condition = selectors.DefaultSelector, threading.Condition
+    select, wait = selector.select, condition.wait
+
+    def select_slice(self: Any, timeout: float | None = None) -> Any:
+        return select(self, timeout if timeout is None else min(timeout, _SLEEP_SLICE_S))
+
+    def wait_in_slices(self: Any, timeout: float | None = None) -> bool:
+        if timeout is None:
+            return wait(self)
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > _SLEEP_SLICE_S:
+            if wait(self, _SLEEP_SLICE_S):
+                return True
+        return wait(self, max(left, 0.0))
+
+    selector.select, condition.wait = select_slice, wait_in_slices  # type: ignore[method-assign]
+    threading._time = queue.time = lambda: time.monotonic()  # type: ignore[attr-defined]  # both keep the real one
 
 
 def install_datetime() -> None:
