@@ -133,6 +133,14 @@ def test_limit_what_is_not_listed_passes() -> None:
     assert not FILTER.leaks(base64.b85encode(SECRET.encode()).decode())
 
 
+def test_failure_what_decodes_to_nothing_readable_is_nothing() -> None:
+    assert list(disguises.decoded(b64("\1\2\3 binary \4\5\6"))) == []
+    assert list(disguises.decoded(b64("readable text"))) == ["readable text"]
+    assert disguises.base64_text("aGVs....bG8haGVs") == ""
+    assert disguises.hex_text("zz") == ""
+    assert disguises.base32_text("aaaa") == ""
+
+
 def test_escapes_are_undone_where_they_stand() -> None:
     assert unescaped("&lt;a&gt; %41%2542 \\u0043 \\u{44} U+0045 =46 100 %") == " AB C D EF 100 %"
     assert unescaped("\\u{ffffff} stays") == "\\u{ffffff} stays"

@@ -314,13 +314,14 @@ def compiled(rules: str) -> Iterator[tuple[str, frozenset[str], re.Pattern[str]]
     for (kind, _), same in itertools.groupby(map(str.split, rules.strip().splitlines()), key=start):
         rows = list(same)
         first, rests = rows[0][2][:2], "|".join(row[2][2:] for row in rows)
-        pattern = f"{first}(?:{rests})" if len(rows) > 1 else rows[0][2]
+        pattern = f"{first}(?:{rests})" if "@" in first else rows[0][2]
         needs = frozenset.intersection(*(frozenset(row[1]) for row in rows)) - {"-"}
         yield kind, needs, re.compile(pattern.replace("@", COMMAND).replace("_", "[^|]"))
 
 
 COMPILED = tuple(compiled(RULES))
 MARKUP = ("<|im_", "<|sys", "<|user", "<|end", "<<sys>>", "</system>", "[inst]", "### system", "### instruc")
+SPELLED = re.compile("x[xaIu]{5}|x[|,:](?:[xaIu][|,:]){5}")
 RUN_TOGETHER = re.compile(
     "(?:ignore|disregard|forget|bypass|override)(?:all|any|of|the|your|my|every|previous|prior|earlier|above|system)*"
     "(?:instruction|prompt|rule|guideline|directive)|(?:reveal|show|print|repeat|tell|output)(?:me)?(?:the|your)+"
@@ -414,8 +415,7 @@ def by_weight(words: list[str], line: str, *, quoted: bool) -> Detection | None:
     for number, (one, two) in enumerate(itertools.pairwise(suspicious)):
         if len(one) + len(two) > 2 and weight_of(sentences[number] + sentences[number + 1]) > needed:
             start, end = neighbours(line)[number]
-            telling = [words[n] for n in range(start, end) if worth(line[n]) >= 8]
-            return Detection("weight", " ".join(telling[:12]))
+            return Detection("weight", " ".join([words[n] for n in range(start, end) if worth(line[n]) > 0]))
     return None
 
 
@@ -439,19 +439,16 @@ def read(folded: str) -> tuple[list[str], str]:
 
 def by_rules(folded: str, words: list[str], line: str) -> Detection | None:
     """Look for markup of chat models, then for the rules, then for words that are spelled out."""
-    if "<" in folded or "[" in folded or "#" in folded:
-        for mark in MARKUP:
-            if mark in folded:
-                return Detection("markup", mark)
+    for mark in MARKUP:
+        if mark in folded:
+            return Detection("markup", mark)
     if "do anything now" in folded:
         return Detection("role", "do anything now")
     present = set(line)
     for kind, needs, rule in COMPILED:
         if needs <= present and (match := rule.search(line)):
             return Detection(kind, " ".join(words[match.start() : match.end()]))
-    if line.count("x") > 3 and re.search(r"[xaIu]{6}|(?:[xaIu][|,:]){6}", line):
-        return run_together(re.sub("[^a-z]", "", folded))
-    return None
+    return run_together(re.sub("[^a-z]", "", folded)) if SPELLED.search(line) else None
 
 
 def letters_for_digits(folded: str) -> str:
@@ -515,9 +512,7 @@ def cut(text: str, size: int) -> list[str]:
 
 def bound_95(hits: int, n: int) -> float:
     """Return the rate that the true one exceeds with at most 5 % probability (Clopper and Pearson 1934, one-sided)."""
-    low, high = hits / n if n else 0.0, 1.0
-    if hits == n:
-        return 1.0
+    low, high = 0.0, 1.0
     for _ in range(50):
         rate = (low + high) / 2
         at_most = sum(math.comb(n, k) * rate**k * (1 - rate) ** (n - k) for k in range(hits + 1))
