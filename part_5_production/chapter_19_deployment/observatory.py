@@ -184,7 +184,7 @@ def _hsts_points(value: str) -> tuple[int, str]:
     age = re.search(r'(?:^|;)\s*max-age="?(\d+)', value)
     if not age or "," in value:
         return -20, "unreadable" if value else "none"
-    return 0 if float(age[1]) >= FORGIVEN_S else -10, f"{age[1][:20]} s"
+    return 0 if float(age[1]) >= FORGIVEN_S else -10, f"{age[1]} s"
 
 
 def _frame_points(value: str) -> tuple[int, str]:
