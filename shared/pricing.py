@@ -2,7 +2,12 @@
 
     cost_usd("gpt-4o-mini", input_tokens=1200, output_tokens=300)   ->   Decimal("0.00036")
 
-Prices change: compare with SOURCE when AS_OF is old, and edit the table. Nothing else in the repository knows a price.
+Where a price is from: the models on sale stand on the page SOURCE; an older one (gpt-4-turbo, gpt-4, gpt-3.5-turbo), an
+embedding model and each dated snapshot on a page of its own, MODEL_PAGE with its name. All are the standard tier.
+
+Prices change. When AS_OF is old: open the two pages, edit the row (a string, so that no digit is lost) and AS_OF, and
+run `pytest tests/test_pricing.py`. A model that you add needs a row for every name that the API answers with.
+Nothing else in the repository knows a price.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ from types import MappingProxyType
 
 AS_OF = "2026-06-21"  # read second-hand on that day: compare with the page itself before you rely on it
 SOURCE = "https://developers.openai.com/api/docs/pricing"  # standard tier, USD per million tokens, text
+MODEL_PAGE = "https://developers.openai.com/api/docs/models/"  # + the model's name
 MILLION = 1_000_000
 
 
@@ -25,7 +31,7 @@ class UnknownModel(KeyError):
         super().__init__(model)
 
     def __str__(self) -> str:
-        return f"no price for model {self.model!r} as of {AS_OF}: add it to shared/pricing.py from {SOURCE}"
+        return f"no price for model {self.model!r} as of {AS_OF}: add it to shared/pricing.py from {MODEL_PAGE}{self.model}"
 
 
 @dataclass(frozen=True)

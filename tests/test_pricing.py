@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from shared.offline import CHAT_MODELS, EMBEDDING_MODELS
-from shared.pricing import AS_OF, PRICES, SOURCE, UnknownModel, cost_usd, price_of
+from shared.pricing import AS_OF, MODEL_PAGE, PRICES, SOURCE, UnknownModel, cost_usd, price_of
 
 
 def test_a_call_is_priced_by_direction() -> None:
@@ -46,6 +46,7 @@ def test_every_model_of_the_stand_in_has_a_price_and_the_table_its_date_and_sour
     assert {*CHAT_MODELS, *EMBEDDING_MODELS} <= set(PRICES)
     assert datetime.date.fromisoformat(AS_OF) > datetime.date(2026, 1, 1)
     assert SOURCE.startswith("https://")
+    assert f"{MODEL_PAGE}gpt-5000" in str(UnknownModel("gpt-5000"))
     with pytest.raises(TypeError):
         PRICES["gpt-4o"] = price_of("gpt-4")  # type: ignore[index]
 

@@ -82,7 +82,7 @@ def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 
 def vectors(board: Any) -> dict[Path, list[float]]:
-    """Return each list of amounts: of numbers, or of objects by each of their fields; mappings likewise."""
+    """Return each list of amounts: of numbers, or of objects by each of their fields, or of rows by each column."""
     found: dict[Path, list[float]] = {}
     for path, value in walk(board):
         items = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
@@ -94,7 +94,20 @@ def vectors(board: Any) -> dict[Path, list[float]]:
                 column = [number(item.get(name)) for item in items]
                 if all(n is not None for n in column):
                     found[(*path, name)] = [n for n in column if n is not None]
+        elif rows := table(items):
+            for place in range(len(rows[0])):
+                column = [number(row[place]) for row in rows]
+                if all(n is not None for n in column):
+                    found[(*path, str(place))] = [n for n in column if n is not None]
     return found
+
+
+def table(items: list[Any]) -> list[list[Any]]:
+    """Return the rows of a table, such as [["10:00", 0.1], ["11:00", 0.2]], without a row of headings."""
+    if not items or not all(isinstance(item, list) and item and len(item) == len(items[0]) for item in items):
+        return []
+    has_headings = len(items) > 1 and all(isinstance(name, str) and number(name) is None for name in items[0])
+    return items[has_headings and any(number(value) is not None for value in items[1]) :]
 
 
 def about(left: float, right: float) -> bool:
@@ -177,11 +190,13 @@ def amount_of(board: Any, name: str) -> float | None:
             amounts += [n for _, inner in walk(value) if (n := number(inner)) is not None and 0 < n < 1]
         if isinstance(value, dict) and name in value.values():
             amounts += [n for inner in value.values() if (n := number(inner)) is not None and 0 < n < 1]
-        if isinstance(value, dict) and (labels := value.get("labels")) and isinstance(labels, list) and name in labels:
-            at = labels.index(name)
-            for _, inner in walk(value):
-                if isinstance(inner, list) and len(inner) == len(labels) and (n := number(inner[at])) and n < 1:
-                    amounts.append(n)
+        if isinstance(value, list) and name in value:  # a row of a table
+            amounts += [n for inner in value if (n := number(inner)) is not None and 0 < n < 1]
+        for labels in value.values() if isinstance(value, dict) else ():  # "labels" and "data", "x" and "y"
+            if isinstance(labels, list) and name in labels:
+                beside = [inner for _, inner in walk(value) if isinstance(inner, list) and len(inner) == len(labels)]
+                found = [number(inner[labels.index(name)]) for inner in beside]
+                amounts += [n for n in found if n is not None and 0 < n < 1]
     return max(amounts, default=None)
 
 
@@ -220,12 +235,13 @@ def by_model(app: App) -> None:
 
 
 def costs_of_conversations(app: App) -> tuple[Exchange, Any]:
-    """Let twelve conversations cost more and more, once, in mixed order; the first two are by far the cheapest."""
+    """Let twelve conversations cost more and more, once, in mixed order; every other one has twice the messages."""
     exchange, board = costs(app)
     if any(len(numbers) >= 10 for numbers in ranking(board)):
         return exchange, board
     for index in (5, 11, 0, 8, 3, 10, 1, 6, 9, 2, 7, 4):
-        chat(app, f"{index:02d}-check-conversation", times=max(1, index), words=50 + 50 * index if index < 2 else WORDS)
+        times = 1 + index % 2
+        chat(app, f"{index:02d}-check-conversation", times=times, words=int(120 * 1.5**index / times))
     return costs(app)
 
 
@@ -234,6 +250,7 @@ def ranking(board: Any) -> list[list[int]]:
     found = []
     for _, value in walk(board):
         items = value if isinstance(value, list) else list(value) if isinstance(value, dict) else []
+        items = table(items) or items
         named = [re.search(r"(?<!\d)(\d\d)-che", str(item)) for item in items]
         if items and all(named) and len(items) > 1:
             found.append([int(match[1]) for match in named if match])
@@ -293,7 +310,7 @@ def under(board: Any, words: str) -> dict[Path, Any]:
 
 def projected(board: Any) -> dict[Path, float]:
     """Return the amounts under a key that speaks of a projection, except for what is no projection there."""
-    there = under(board, r"project|forecast|estimat|monthly_cost|per_month")
+    there = under(board, r"project|forecast|estimat|extrapolat|run_?rate|monthly_?cost|per_?month|month_?end|end_?of_?month")
     amounts = {path: n for path, value in there.items() if (n := number(value)) is not None}
     return {
         path: n for path, n in amounts.items() if not re.search("spent|so_far|hours|days|date|left", path[-1].lower())
