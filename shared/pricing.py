@@ -31,7 +31,8 @@ class UnknownModel(KeyError):
         super().__init__(model)
 
     def __str__(self) -> str:
-        return f"no price for model {self.model!r} as of {AS_OF}: add it to shared/pricing.py from {MODEL_PAGE}{self.model}"
+        page = f"{MODEL_PAGE}{self.model}"
+        return f"no price for model {self.model!r} as of {AS_OF}: add it to shared/pricing.py from {page}"
 
 
 @dataclass(frozen=True)

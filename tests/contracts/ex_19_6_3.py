@@ -310,7 +310,9 @@ def under(board: Any, words: str) -> dict[Path, Any]:
 
 def projected(board: Any) -> dict[Path, float]:
     """Return the amounts under a key that speaks of a projection, except for what is no projection there."""
-    there = under(board, r"project|forecast|estimat|extrapolat|run_?rate|monthly_?cost|per_?month|month_?end|end_?of_?month")
+    there = under(
+        board, r"project|forecast|estimat|extrapolat|run_?rate|monthly_?cost|per_?month|month_?end|end_?of_?month"
+    )
     amounts = {path: n for path, value in there.items() if (n := number(value)) is not None}
     return {
         path: n for path, n in amounts.items() if not re.search("spent|so_far|hours|days|date|left", path[-1].lower())
