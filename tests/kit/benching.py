@@ -31,7 +31,7 @@ def run_bench(name: str, *, write: bool) -> int:
     text = HEADER + rows + f"\n{conditions(getattr(module, 'VERSIONS', ()))}\n"
     print(text)
     if write:
-        put_between(FOLDER / "README.md", f"bench {name}", text)
+        put_between(getattr(module, "README", FOLDER / "README.md"), f"bench {name}", text)
     return 0
 
 

@@ -20,6 +20,7 @@ from tests.kit.serving import KEYS
 from tests.production.servers import Server, free_port
 
 START_S = 90.0
+STARTED = b"Application startup complete"
 
 
 class Instance:
@@ -27,13 +28,14 @@ class Instance:
 
     def __init__(self, folder: Path, name: str, port: int, settings: dict[str, str], workers: int = 1) -> None:
         self.port, self.log = port, folder / f"{name}.log"
-        self._settings, self._workers = settings, workers
+        self._settings, self._workers, self._begins = settings, workers, 0
         self.process: subprocess.Popen[bytes] | None = None
 
     def begin(self) -> None:
         """Start it, without waiting."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME", "SYSTEMROOT") if name in os.environ}
         with self.log.open("ab") as log:
+            self._begins = log.tell()
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "production", "--workers", str(self._workers)],
                 cwd=FOLDER, env=kept | self._settings | {"PORT": str(self.port)}, stdout=log, stderr=log,
@@ -41,11 +43,12 @@ class Instance:
             )  # fmt: skip
 
     def wait(self) -> None:
-        """Wait until it is ready."""
+        """Wait until it is ready, with all its workers: those that still import would slow down the others."""
         until = time.monotonic() + START_S
         while True:
             with contextlib.suppress(httpx.HTTPError):
-                if httpx.get(f"http://127.0.0.1:{self.port}/health/ready", timeout=5).status_code == 200:
+                ready = httpx.get(f"http://127.0.0.1:{self.port}/health/ready", timeout=5).status_code == 200
+                if ready and self.log.read_bytes()[self._begins :].count(STARTED) >= self._workers:
                     return
             assert self.process
             if self.process.poll() is not None or time.monotonic() > until:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -38,8 +39,10 @@ def listens(port: int) -> bool:
 class Server:
     """A process with a port that can be stopped, killed, and started again on the same data."""
 
-    def __init__(self, command: list[str], port: int, user: str | None = None) -> None:
-        self._command, self.port, self._user = command, port, user
+    def __init__(
+        self, command: list[str], port: int, user: str | None = None, stop_with: signal.Signals = signal.SIGTERM
+    ) -> None:
+        self._command, self.port, self._user, self._stop_with = command, port, user, stop_with
         self.process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -64,7 +67,7 @@ class Server:
     def stop(self) -> None:
         """End it in order."""
         if self.process:
-            self.process.terminate()
+            self.process.send_signal(self._stop_with)
             try:
                 self.process.wait(30)
             except subprocess.TimeoutExpired:
@@ -100,7 +103,7 @@ def redis_server() -> Iterator[Server]:
         try:
             yield server
         finally:
-            server.stop()
+            server.kill()
 
 
 @contextlib.contextmanager
@@ -125,8 +128,9 @@ def postgres_server() -> Iterator[Server]:
             "listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off",
             "max_connections": 200,
         }  # fmt: skip
+        # PostgreSQL ends at once on SIGQUIT; on SIGTERM it waits for its clients to leave.
         given = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        server = Server([str(programs / "postgres"), "-D", str(folder / "data"), *given], port, user)
+        server = Server([str(programs / "postgres"), "-D", str(folder / "data"), *given], port, user, signal.SIGQUIT)
         try:
             wait_for_postgres(port)
             yield server

@@ -11,13 +11,17 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
+import psycopg
 import pytest
 from exercise_3_19_4_solution import Alert
 from openai import AsyncOpenAI
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 from production.alerts import Messenger
 from production.app import create_app
@@ -30,6 +34,7 @@ from tests.kit.fakes import FakeClock
 from tests.kit.serving import KEYS, serving
 from tests.kit.standin import StandIn
 from tests.production.fleet import Instance, settings_of
+from tests.production.proxy import Proxy
 from tests.production.servers import Server, free_port, postgres_server, redis_program, redis_server
 from tests.production.test_app import CHAT, config_of, service
 
@@ -285,6 +290,60 @@ async def test_postgres_down_in_flight_refuses_and_recovers(
     assert ready.json()["dependencies"] | {"redis": "ok"} != {"postgres": "ok", "redis": "ok"}
     assert len(history) == 4
     assert any("a store cannot be reached" in r.getMessage() for r in logged)
+
+
+def port_of(url: str) -> int:
+    """Return the port in an address."""
+    port = urlsplit(url).port
+    assert port
+    return port
+
+
+async def test_a_hit_whose_answer_was_lost_is_sent_again_and_counted_once(redis_url: str) -> None:
+    async with Proxy(port_of(redis_url)).running() as proxy:
+        retry = Retry(NoBackoff(), 2)
+        async with contextlib.aclosing(Redis(port=proxy.port, retry=retry)) as client:
+            limits = RedisLimits(client, 3)
+            assert (await limits.hit("k"))[1].remaining == 2
+            proxy.lose = True
+            passed, window = await limits.hit("k")
+            assert (passed, window.remaining, proxy.lose) == (True, 1, False)
+            assert [(await limits.hit("k"))[0] for _ in range(2)] == [True, False]
+
+
+async def test_a_slow_redis_is_waited_for_within_bounds_then_refused(
+    tmp_path: Path, redis_url: str, database_url: str, logged: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("production.redis_stores.TIMEOUT_S", 0.2)
+    async with Proxy(port_of(redis_url)).running() as proxy:
+        config = shared_of(proxy.port, database_url)
+        async with service(tmp_path, **config) as (http, _):
+            job = (await http.post(f"{CHAT}/queue", json=HELLO)).json()["request_id"]
+            proxy.delay_s = 0.02
+            late = await http.post(CHAT, json=HELLO)
+            proxy.delay_s = 30.0
+            refused = await http.post(CHAT, json=HELLO)
+            ready = await http.get("/health/ready")
+            proxy.delay_s = 0.0
+            again = await http.post(CHAT, json=HELLO)
+            kept = (await http.get(f"/v1/status/{job}?wait=20")).json()
+            history = (await http.get("/v1/conversations/c")).json()["messages"]
+            metrics = (await http.get("/metrics")).json()
+    assert (late.status_code, refused.status_code, again.status_code) == (200, 503, 200)
+    assert refused.headers["retry-after"] == "5"
+    assert ready.status_code == 503
+    assert ready.json()["dependencies"]["redis"] != "ok"
+    assert kept["status"] == "completed"
+    assert len(history) == 6  # the job's turn, the late one's, the last one's
+    assert len([r for r in logged if "rate limits cannot be read" in r.getMessage()]) == 1
+    assert any("503 store_unavailable" in each["error"] for each in metrics["top_errors"])
+
+
+async def test_postgres_down_at_start_ends_the_start(tmp_path: Path, redis_url: str) -> None:
+    nowhere = f"postgresql://chapter@127.0.0.1:{free_port()}/none"
+    with pytest.raises(psycopg.OperationalError):
+        async with service(tmp_path, **shared_of(port_of(redis_url), nowhere)):
+            raise AssertionError("it started")
 
 
 # ---------------------------------------------------------------- a process, its signals, and clients who leave

@@ -51,24 +51,22 @@ log = logging.getLogger(__name__)
 
 NOW = "local t = redis.call('TIME'); local now = ARGV[1] ~= '' and tonumber(ARGV[1]) or (t[1] + t[2] / 1e6)"
 
-HIT = f"""{NOW}
+# Times in whole microseconds, which doubles hold exactly. A hit that is sent again, because the answer to it was lost,
+# is found by its name and not counted twice.
+HIT = """
+local t = redis.call('TIME')
+local now = ARGV[1] ~= '' and tonumber(ARGV[1]) or (t[1] * 1e6 + t[2])
 local limit, window = tonumber(ARGV[2]), tonumber(ARGV[3])
-local tenth_last = redis.call('LINDEX', KEYS[1], -limit)
-local accepted = (not tenth_last or now - tonumber(tenth_last) >= window) and 1 or 0
-if accepted == 1 then
-    redis.call('RPUSH', KEYS[1], string.format('%.6f', now))
-    redis.call('LTRIM', KEYS[1], -limit, -1)
-    redis.call('PEXPIRE', KEYS[1], math.ceil(window * 1000))
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', now - window))
+local used = redis.call('ZCARD', KEYS[1])
+local accepted = redis.call('ZSCORE', KEYS[1], ARGV[4]) and 1 or 0
+if accepted == 0 and used < limit then
+    redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[4])
+    redis.call('PEXPIRE', KEYS[1], math.ceil(window / 1000))
+    accepted, used = 1, used + 1
 end
-local used, oldest = 0, now - window
-for _, text in ipairs(redis.call('LRANGE', KEYS[1], 0, -1)) do
-    local at = tonumber(text)
-    if now - at < window then
-        if used == 0 then oldest = at end
-        used = used + 1
-    end
-end
-return {{accepted, limit - used, string.format('%.6f', window - (now - oldest))}}
+local oldest = tonumber(redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')[2])
+return {accepted, limit - used, string.format('%.0f', window - (now - oldest))}
 """
 
 # Keys: line of the conversation, job, idempotency key. All lines: `line` (waiting, by arrival), `heads` (may start).
@@ -139,16 +137,17 @@ class RedisLimits:
 
     async def hit(self, key: str) -> tuple[bool, Window]:
         """Count one request; raises RedisError while Redis is away, so nobody passes: logged once."""
-        now = f"{self._clock():.6f}" if self._clock else ""
+        now = str(round(self._clock() * 1e6)) if self._clock else ""
+        values: list[Any] = [now, self.limit, round(self.window_s * 1e6), secrets.token_hex(8)]
         try:
-            accepted, left, reset = await self._hit([self._prefix + key], [now, self.limit, self.window_s])
+            accepted, left, reset = await self._hit([self._prefix + key], values)
         except redis.RedisError:
             if not self._down:
                 log.exception("the rate limits cannot be read: requests are refused until Redis is back")
             self._down = True
             raise
         self._down = False
-        return bool(accepted), Window(self.limit, self.window_s, int(left), max(0.0, float(reset)))
+        return bool(accepted), Window(self.limit, self.window_s, int(left), max(0.0, float(reset) / 1e6))
 
 
 class RedisClaims:
@@ -373,6 +372,11 @@ class RedisJobs:
 
         class Quiet(Worker[Any]):
             SIGNALS: list[Any] = []  # noqa: RUF012  (the server's handlers stay; StopSignals drains)
+            timing: tuple[asyncio.Task[None], ...] = ()
+
+            async def upkeep(self) -> list[asyncio.Task[None]]:
+                self.timing = tuple(await super().upkeep())
+                return list(self.timing)
 
         worker = Quiet(
             self._queue,
@@ -391,7 +395,8 @@ class RedisJobs:
             worker.event.set()  # nothing new is begun
             if under_way := [each["task"] for each in worker.job_task_contexts.values()]:
                 await asyncio.wait(under_way, timeout=JOBS_DRAIN_S)
-            tasks[0].cancel()  # it would wait for its own timers as well
+            for timer in (*worker.timing, tasks[0]):  # it would wait for its own timers as well
+                timer.cancel()
             await asyncio.wait(tasks, timeout=STOP_S)
 
     # ------------------------------------------------------------ what is known
