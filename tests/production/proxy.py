@@ -42,7 +42,7 @@ class Proxy:
                 self.lose = False
                 return
             came = time.monotonic()
-            while answers and time.monotonic() - came < self.delay_s:  # also let go when the delay is taken away
+            while answers and time.monotonic() - came < self.delay_s:  # noqa: ASYNC110  (it may be taken away meanwhile)
                 await asyncio.sleep(0.01)
             writer.write(piece)
             await writer.drain()
