@@ -183,6 +183,8 @@ def test_what_is_missing_is_told_from_what_cannot_be_read() -> None:
     assert grade([(CSP, "default-src 'self'; default-src 'self'")]).points[CSP] == (-25, "unreadable")
     with pytest.raises(AttributeError):
         grade([]).score = 1  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        observatory.Answer([], [], "").html = ""  # type: ignore[misc]
 
 
 @pytest.mark.parametrize(
