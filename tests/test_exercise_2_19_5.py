@@ -520,6 +520,7 @@ async def test_abuse_many_requests_leave_a_bounded_memory() -> None:
 
 async def test_abuse_one_who_waits_for_ever_in_front_does_not_make_the_queue_remember_all_the_others() -> None:
     desk = Desk()
+    empty_places: list[int] = []
 
     async def work(request: QueuedRequest) -> str:
         return await desk(request) if request.conversation_id == "slow" else "done"
@@ -530,9 +531,10 @@ async def test_abuse_one_who_waits_for_ever_in_front_does_not_make_the_queue_rem
         for number in range(50):
             await queue.enqueue(str(number))
             await settle()
-            assert len(queue._left_early) <= 4
+            empty_places.append(len(queue._left_early))
             stands = [await queue.get_status(job.request_id) for job in list(queue._waiting.values())]
             assert [(each.message, each.position) for each in stands if each] == [("in front", 1), ("behind it", 2)]
+        assert max(empty_places) == 4
         last = await queue.enqueue("last")
         assert last.position == 3
         for message in ("running", "in front", "behind it"):

@@ -28,7 +28,7 @@ import time
 from bisect import bisect, insort
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, Self
@@ -111,7 +111,7 @@ class _Job:
     finished_at: float | None = None
     worker: asyncio.Task[None] | None = None
     done: asyncio.Future[None] | None = None  # made when somebody waits
-    place: int = 0  # in the line, counted from where its numbering began
+    place: int = field(init=False)  # in the line, counted from where its numbering began
 
 
 class RequestQueue:
@@ -395,7 +395,7 @@ class RequestQueue:
         for left in (self.requests, self._waiting, self._finished, self._turn, self._later, self._by_key):
             left.clear()  # by an earlier life: all of it is in the file
         self._left_early.clear()
-        self._front = self._end = 0
+        self._front = self._end
         for job in jobs:
             if job.status == "queued":
                 job.seq = next(self._seq)
