@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import math
+import os
 import random
 import re
 import selectors
 import shutil
 import socket
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,11 +25,14 @@ import pytest
 from exercise_1_19_5_solution import (
     COST_OF_A_CALL,
     LEVELS,
+    LOOK_S,
+    LOOKS,
     MAX_UNDER_WAY,
     PER_CLIENT,
     REPORT,
     SERVICE_S,
     SLOWER,
+    STOP_S,
     TIMEOUT_S,
     WARM_UP,
     Answer,
@@ -37,7 +43,9 @@ from exercise_1_19_5_solution import (
     document,
     knee,
     main,
+    measure,
     open_loop,
+    parse,
     percentile,
     run_hey,
     sender,
@@ -99,6 +107,7 @@ def test_the_defaults_are_the_stated_ones() -> None:
     assert LEVELS == (1, 2, 4, 8, 16, 32, 64)
     assert (PER_CLIENT, WARM_UP, SERVICE_S, SLOWER, TIMEOUT_S) == (15, 3, 0.2, 1.5, 10.0)
     assert (MAX_UNDER_WAY, COST_OF_A_CALL) == (1_000, 0.0002)
+    assert (LOOKS, LOOK_S, STOP_S) == (600, 0.05, 10.0)
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=200), st.integers(1, 100))
@@ -214,7 +223,65 @@ def test_the_chart_is_valid_svg_with_a_line_for_each_percentile() -> None:
         assert heights[1] == sorted(heights[1], reverse=True) and heights[2][0] < heights[1][0]
 
 
+def test_the_chart_puts_loads_and_times_where_their_logarithms_are() -> None:
+    levels = [replace(level(load, 0.2), p50_s=0.1, p99_s=0.4) for load in (1, 10, 100)]
+    drawn = chart(levels)  # from 0.1 / 1.5 to 0.4 * 1.5, so that 0.2 is in the middle
+    for said in (
+        'viewBox="0 0 640 360"',
+        'width="640" height="360" fill="white"',
+        '<text x="320.0" y="348" text-anchor="middle">clients</text>',
+        '<text x="60" y="318" text-anchor="middle">1</text>',
+        '<text x="320" y="318" text-anchor="middle">10</text>',
+        '<text x="580" y="318" text-anchor="middle">100</text>',
+        'points="60.0,255.7 320.0,255.7 580.0,255.7"/>\n<text x="584" y="256" fill="#1b7837" font-size="10">p50 100 ms',
+        'points="60.0,180.0 320.0,180.0 580.0,180.0"/>\n<text x="584" y="180" fill="#e08214" font-size="10">p95 200 ms',
+        'points="60.0,104.3 320.0,104.3 580.0,104.3"/>\n<text x="584" y="104" fill="#b2182b" font-size="10">p99 400 ms',
+    ):
+        assert said in drawn
+    assert 'points="60.0,' in chart(levels[1:2], "rate") and ">rate</text>" in chart(levels[1:2], "rate")
+
+
 # ---------------------------------------------------------------- the wire
+
+
+def test_a_connection_is_used_again_and_a_body_makes_it_a_post() -> None:
+    lines: list[list[str]] = []
+    handlers: list[Any] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        handlers.append(asyncio.current_task())
+        lines.append([])
+        while head := await reader.readline():
+            lines[-1].append(head.decode().split()[0])
+            length = 0
+            while (header := await reader.readline()).strip():
+                name, _, value = header.decode().partition(":")
+                length = int(value) if name.lower() == "content-length" else length
+            await reader.readexactly(length)
+            writer.write(b"HTTP/1.1 204 No Content\r\n\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async def three(body: Any) -> list[str]:
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        async with server:
+            async with sender(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", body=body) as send:
+                outcomes = [await send() for _ in range(3)]
+            await asyncio.gather(*handlers)
+        handlers.clear()
+        return outcomes
+
+    for body, method in ((None, "GET"), ({}, "POST")):
+        assert asyncio.run(three(body)) == ["204"] * 3
+        assert lines.pop() == [method] * 3 and not lines
+
+
+def test_failure_a_server_that_does_not_start_is_an_error_and_each_has_a_port_of_its_own() -> None:
+    wrong: Any = "x"
+    with pytest.raises(RuntimeError, match="ended with status 2"), served(wrong):
+        pass
+    with served(0.0) as one, served(0.0) as other:
+        assert one != other
 
 
 class Listener:
@@ -331,6 +398,90 @@ def test_abuse_what_should_not_run_is_a_usage_error(
     assert said in capsys.readouterr().err
 
 
+def test_the_arguments_have_the_stated_defaults_and_bounds() -> None:
+    args = parse([])
+    assert (args.levels, args.requests, args.rate, args.seconds, args.service_s) == (LEVELS, 15, 20.0, 5.0, 0.2)
+    assert (args.url, args.key, args.write) == (None, "dev-key-change-in-production", None)
+    assert not (args.hey or args.yes or args.allow_remote or args.json or args.svg or args.serve)
+    assert parse(["--write"]).write == REPORT
+    assert parse(["--levels", "8,1,8,2"]).levels == (1, 2, 8)
+    assert parse(["--levels", "1", "--requests", "1", "--rate", "0.5", "--seconds", "0.5"])
+    for host in ("localhost", "127.0.0.1", "[::1]"):
+        assert parse(["--url", f"http://{host}:8000"])
+    assert parse(["--url", "http://example.org", "--allow-remote"])
+    for none in ("--levels", "--requests", "--rate", "--seconds"):
+        with pytest.raises(SystemExit):
+            parse([none, "0"])
+
+
+@pytest.mark.parametrize("with_hey", [False, True])
+def test_everything_is_measured_as_it_was_asked_for(with_hey: bool) -> None:
+    opened: list[tuple[str, dict[str, Any]]] = []
+    hey_ran: list[tuple[Any, ...]] = []
+    said: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def open_sender(url: str, **how: Any) -> AsyncIterator[Callable[[], Awaitable[str]]]:
+        opened.append((url, how))
+        yield server(0.2)
+
+    def hey(*how: Any) -> list[Answer]:
+        hey_ran.append(how)
+        return [Answer("200", 0.0, 0.1)] * 3
+
+    args = parse(["--levels", "1,4", "--requests", "5", "--rate", "10", "--seconds", "2", "--key", "k"])
+    found = in_virtual_time(
+        measure(args, "http://x", said.append, open_sender=open_sender, hey=hey if with_hey else None)
+    )
+    body = {"message": "What is 6 * 7?"}
+    assert opened == [
+        ("http://x/health", {}),
+        ("http://x/v1/chat", {"key": "k", "body": body, "timeout_s": TIMEOUT_S}),
+    ]
+    assert [(one.load, one.requests) for one in found["closed"]] == [(1, 5), (4, 20)]
+    assert [(one.load, one.requests) for one in found["ceiling"]] == [(32, 960)]
+    assert (found["open"].load, found["open"].requests) == (10, 20)
+    assert said == [
+        "ceiling of this generator: 160 answers/s",
+        "   1 clients      5.0 answers/s  p50    200 ms  p95    200 ms  failed 0",
+        "   4 clients     20.0 answers/s  p50    200 ms  p95    200 ms  failed 0",
+        "  10 per second  p50 200 ms  p99 200 ms",
+    ]
+    if with_hey:
+        assert hey_ran == [
+            ("http://x/health", "", None, 32, 3200),
+            ("http://x/v1/chat", "k", body, 1, 5),
+            ("http://x/v1/chat", "k", body, 4, 20),
+        ]
+        same = found["hey"]["with the same load"]
+        assert [one.load for one in same] == [1, 4] and found["hey"]["against the same page"][0].load == 32
+    else:
+        assert found["hey"] == {}
+    if hasattr(os, "getloadavg"):
+        assert found["busy"] == pytest.approx(os.getloadavg()[0], abs=2)
+
+
+@pytest.mark.parametrize(("times", "distrusted"), [([1.0] * 10, False), ([1.0] * 5 + [0.1] * 5, True)])
+def test_a_line_that_breaks_littles_law_is_not_trusted(times: list[float], distrusted: bool) -> None:
+    said: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def open_sender(url: str, **how: Any) -> AsyncIterator[Callable[[], Awaitable[str]]]:
+        calls = itertools.count()
+
+        async def send() -> str:
+            await asyncio.sleep(times[next(calls) % 10])
+            return "200"
+
+        yield send
+
+    args = parse(["--levels", "10", "--requests", "1", "--rate", "1", "--seconds", "1"])
+    in_virtual_time(measure(args, "http://x", said.append, open_sender=open_sender))
+    lines = [line for line in said if "distrust" in line]
+    assert bool(lines) == distrusted
+    assert not lines or lines == ["      Little's law: 5.5 under way with 10 clients: distrust this line"]
+
+
 def test_before_calls_that_may_cost_money_it_asks(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -414,6 +565,38 @@ def test_the_documents_sums_are_right() -> None:
     assert math.isclose(float(rows(text, "rate")[0]["rate"]), levels[0].load)
     assert "load average before it was 0.5" in text
     assert "0 of 400 requests failed (400 x 200)" in text
+
+
+def test_the_document_says_what_was_measured() -> None:
+    def measured(load: float, p50_s: float, p95_s: float, throughput: float, **outcomes: int) -> Level:
+        one = replace(level(load, p95_s, **outcomes), p50_s=p50_s, throughput=throughput, mean_s=p50_s / 2)
+        return replace(one, requests=sum(one.outcomes.values()), p99_s=2 * p95_s, max_s=3 * p95_s)
+
+    found = {
+        "busy": 0.5,
+        "closed": [
+            measured(1, 0.11, 0.12, 9.5, _200=10),
+            measured(2, 0.14, 0.16, 17.0, _200=20),
+            measured(4, 0.3, 0.4, 12.25, _200=38, _503=2),
+        ],
+        "open": measured(5, 0.13, 0.14, 4.8, _200=24, timeout=1),
+        "ceiling": [measured(32, 0.02, 0.03, 1_500.0, _200=960)],
+        "hey": {},
+    }
+    text = document(found, "python x.py", "a test")
+    for said in (
+        "a test.\nWritten by `python x.py`.",
+        "**2.** The rule: up to there nothing fails, and p95 is at most 1.5 times that of 1 client (120 ms).",
+        "The most it answered was 17.0 requests per second, with 2 clients.",
+        "3 of 95 requests failed (92 x 200, 2 x 503, 1 x timeout). A timeout is 10 s.",
+        "From 1 to 4 clients p50 goes from 110 to 300 ms and p95 from 120 to 400 ms.",
+        "Open loop (5 requests per second, whatever the server does):",
+        "| 4 | 40 | 12.2 | 300 | 400 | 800 | 1200 | 150 | 4.0 | 38 x 200, 2 x 503 |",
+        "| 5 | 25 | 4.8 | 130 | 140 | 280 | 420 | 65 | 5.0 | 24 x 200, 1 x timeout |",
+    ):
+        assert said in text
+    assert "`hey`" not in text
+    assert "`hey` is compiled" in document(found | {"hey": {"x": found["ceiling"]}}, "", "")
 
 
 def test_our_own_documents_sums_are_right() -> None:

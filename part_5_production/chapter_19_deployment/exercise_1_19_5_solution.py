@@ -36,6 +36,7 @@ import urllib.parse
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,6 +61,9 @@ SLOWER = 1.5  # "slowing down": p95 is this many times that of one client
 TIMEOUT_S = 10.0
 MAX_UNDER_WAY = 1_000  # of an open loop; what is due beyond it waits, and its waiting counts
 COST_OF_A_CALL = 0.0002  # dollars: 100 tokens in and 300 out with gpt-4o-mini (0.15 and 0.60 dollars a million)
+LOOKS = 600  # for the server that is started,
+LOOK_S = 0.05  # one every so many seconds
+STOP_S = 10.0  # for its end
 REPORT = Path(__file__).with_suffix(".md")
 
 Send = Callable[[], Awaitable[str]]  # sends one request; "200", or what came in place of an answer: "timeout", ...
@@ -186,7 +190,7 @@ def chart(levels: Sequence[Level], label: str = "clients") -> str:
     low, high = min(times) / 1.5, max(times) * 1.5
 
     def x(load: float) -> float:
-        return edge + (width - 2 * edge) * math.log(load / loads[0]) / (math.log(loads[-1] / loads[0]) or 1)
+        return edge + (width - 2 * edge) * math.log(load / loads[0]) / (math.log(loads[-1] / loads[0]) or math.inf)
 
     def y(seconds: float) -> float:
         return height - edge - (height - 2 * edge) * math.log(seconds / low) / math.log(high / low)
@@ -292,16 +296,16 @@ def served(service_s: float) -> Iterator[str]:
     command = [sys.executable, __file__, "--serve", str(port), "--service-s", str(service_s)]
     process = subprocess.Popen(command)  # noqa: S603  (this very file)
     try:
-        for _ in range(600):
+        for _ in range(LOOKS):
             if process.poll() is not None:
                 raise RuntimeError(f"the server ended with status {process.returncode} before it was up")
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
-            time.sleep(0.05)
+            time.sleep(LOOK_S)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(STOP_S)
 
 
 # ---------------------------------------------------------------- the report
@@ -385,15 +389,22 @@ def document(found: dict[str, Any], command: str, about: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-async def measure(args: argparse.Namespace, base: str, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the whole test against `base` and return what was found."""
+async def measure(
+    args: argparse.Namespace,
+    base: str,
+    say: Callable[[str], None],
+    *,
+    open_sender: Callable[..., AbstractAsyncContextManager[Send]] = sender,
+    hey: Callable[..., list[Answer]] | None = None,
+) -> dict[str, Any]:
+    """Run the whole test against `base`, with `hey` once more, and return what was found."""
     body = {"message": "What is 6 * 7?"}
     found: dict[str, Any] = {"closed": [], "ceiling": [], "hey": {}}
-    async with sender(f"{base}/health") as empty:
+    async with open_sender(f"{base}/health") as empty:
         found["busy"] = os.getloadavg()[0] if hasattr(os, "getloadavg") else math.nan  # Windows does not know
         found["ceiling"] = [summarize(32, await closed_loop(empty, 32, per_client=30))]
     say(f"ceiling of this generator: {found['ceiling'][0].throughput:.0f} answers/s")
-    async with sender(f"{base}/v1/chat", key=args.key, body=body, timeout_s=TIMEOUT_S) as send:
+    async with open_sender(f"{base}/v1/chat", key=args.key, body=body, timeout_s=TIMEOUT_S) as send:
         for clients in args.levels:
             level = summarize(clients, await closed_loop(send, clients, per_client=args.requests))
             found["closed"].append(level)
@@ -405,12 +416,9 @@ async def measure(args: argparse.Namespace, base: str, say: Callable[[str], None
                 say(f"      Little's law: {level.under_way:.1f} under way with {clients} clients: distrust this line")
         found["open"] = summarize(args.rate, await open_loop(send, args.rate, seconds=args.seconds, warm_up_s=1.0))
     say(f"{args.rate:4g} per second  p50 {found['open'].p50_s * 1000:.0f} ms  p99 {found['open'].p99_s * 1000:.0f} ms")
-    if args.hey and shutil.which("hey"):
-        ceiling = await asyncio.to_thread(run_hey, f"{base}/health", "", None, 32, 3200)
-        same = [
-            summarize(c, await asyncio.to_thread(run_hey, f"{base}/v1/chat", args.key, body, c, c * args.requests))
-            for c in args.levels
-        ]
+    if hey:  # by now nothing else runs on this loop
+        ceiling = hey(f"{base}/health", "", None, 32, 3200)
+        same = [summarize(c, hey(f"{base}/v1/chat", args.key, body, c, c * args.requests)) for c in args.levels]
         found["hey"] = {"against the same page": [summarize(32, ceiling)], "with the same load": same}
     return found
 
@@ -462,7 +470,8 @@ def main(argv: list[str] | None = None) -> int:
     with contextlib.nullcontext(args.url.rstrip("/")) if args.url else served(args.service_s) as base:
         about = f"target {args.url}" if args.url else f"the API of 19.2 and a stand-in that takes {args.service_s:g} s"
         print(f"{about}; {chats} chats")
-        found = asyncio.run(measure(args, base, lambda line: print(line, flush=True)))
+        hey = run_hey if args.hey and shutil.which("hey") else None
+        found = asyncio.run(measure(args, base, lambda line: print(line, flush=True), hey=hey))
     closed: list[Level] = found["closed"]
     failed = sum(level.failed for level in (*closed, found["open"]))
     print(f"handles {knee(closed):g} at once before it slows down; {failed} requests failed")
