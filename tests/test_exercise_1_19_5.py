@@ -276,12 +276,10 @@ def test_a_connection_is_used_again_and_a_body_makes_it_a_post() -> None:
         assert lines.pop() == [method] * 3 and not lines
 
 
-def test_failure_a_server_that_does_not_start_is_an_error_and_each_has_a_port_of_its_own() -> None:
+def test_failure_a_server_that_does_not_start_is_an_error() -> None:
     wrong: Any = "x"
     with pytest.raises(RuntimeError, match="ended with status 2"), served(wrong):
         pass
-    with served(0.0) as one, served(0.0) as other:
-        assert one != other
 
 
 class Listener:
@@ -360,6 +358,7 @@ def test_a_real_server_takes_the_stated_service_time() -> None:
             return await closed_loop(send, 4, per_client=2, warm_up=1)
 
     with served(0.2) as base:
+        assert int(base.rpartition(":")[2]) >= 1024, "a free port, given by the system"
         result = summarize(4, asyncio.run(once(base)))
     assert result.outcomes == {"200": 8}
     assert min(result.p50_s, result.mean_s) >= 0.2
