@@ -2,7 +2,8 @@
 
 Readings accepted: any rules and any names of the tiers, as long as messages that nobody would argue about go to three
 different models, two of three in each tier; gpt-4 or gpt-4-turbo (or a snapshot) for the complex ones; log lines in any
-form, before or after the answer; savings at a GET path or in the chat's answer, in a field that has "sav" in its name.
+form, before or after the answer; savings at a GET path or in the chat's answer, in a field that has "sav" in its name,
+or as a sentence that says so: in a text, a page, or what the app logs.
 """
 
 from __future__ import annotations
@@ -225,23 +226,35 @@ def savings(value: Any, name: str = "") -> dict[str, float]:
         for key, inner in value.items():
             found |= savings(inner, f"{name}.{key}" if name else str(key))
         return found
-    if isinstance(value, str) and (number := re.fullmatch(r"\s*\$?\s*(-?[\d.]+)\s*(?:%|USD)?\s*", value)):
+    if isinstance(value, str) and (number := re.match(r"\s*[$\u20ac]?\s*(-?\d*\.?\d+)(?![\w-])", value)):
         value = float(number[1])
     if isinstance(value, (int, float)) and not isinstance(value, bool) and "sav" in name.lower():
         return {name: float(value)}
     return {}
 
 
+def told(text: str) -> dict[str, float]:
+    """Return the number in the last sentence of a text that speaks of savings, such as "saved $0.12 (93 %)"."""
+    plain = re.sub(r"<[^>]*>", " ", text)
+    found = re.findall(r"\bsav(?:ed?|ings?)\b[^\d\n-]{0,60}(-?\d*\.?\d+)", plain, re.IGNORECASE)
+    return {"the last sentence about savings": float(found[-1])} if found else {}
+
+
 def report(app: App) -> tuple[Exchange, dict[str, float], Any]:
-    """Find where savings are reported: a GET path, or the answer to a chat."""
+    """Find where savings are reported: a GET path, the answer to a chat, or what the app writes."""
     paths = (app.send("GET", "/openapi.json").json() or {}).get("paths", {})
     paths = [path for path, ways in paths.items() if "get" in ways and "{" not in path]
     for path in sorted(paths, key=lambda path: not re.search("sav|cost|rout|report|stat|metric", path)):
         exchange = app.send("GET", path, key=app.key)
-        if exchange.status == 200 and (found := savings(exchange.json())):
-            return exchange, found, exchange.json()
+        if exchange.status != 200 or path in ("/docs", "/redoc", "/openapi.json"):
+            continue
+        if found := savings(exchange.json()) or (told(exchange.text) if exchange.json() is None else {}):
+            return exchange, found, exchange.json() or exchange.text
     exchange = app.chat(SIMPLE[0])
-    return exchange, savings(exchange.json()), exchange.json()
+    if (found := savings(exchange.json())) or "logs" not in app.capabilities:
+        return exchange, found, exchange.json()
+    found = told(app.output())
+    return exchange, found, found
 
 
 @check(
