@@ -382,3 +382,7 @@ def test_abuse_no_page_and_no_header_breaks_it(html: str, value: str) -> None:
     names = ("Content-Security-Policy", "Set-Cookie", "Strict-Transport-Security", "Referrer-Policy", "X-Frame-Options")
     graded = grade([(name, value) for name in names], html=f"{html}<script src='{html}'>", host=value)
     assert 0 <= graded.score <= 145
+
+
+def test_edge_a_hundred_characters_are_printed() -> None:
+    assert observatory.printable("y" * 101) == "y" * 100

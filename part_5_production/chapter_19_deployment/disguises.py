@@ -85,7 +85,7 @@ ESCAPES = (
     ("+", re.compile(r"u\+([0-9a-f]{4,6}) ?")),
     ("=", re.compile(r"=([0-9a-f]{2})")),
 )
-BULLET = re.compile(r"^\s*(?:[0-9]+[.):]|[-*])\s+", re.MULTILINE)
+BULLET = re.compile(r"^[ \t]*(?:[0-9]+[.):]|[-*])[ \t]", re.MULTILINE)
 
 
 def normalise(text: str) -> str:

@@ -19,6 +19,22 @@ PHRASES = re.compile(
     re.IGNORECASE,
 )
 REPEAT = 300
+HOSTILE = (
+    "\n",
+    "- a\n",
+    "1. a\n",
+    ".- ",
+    "%25",
+    "&amp;",
+    "\\u0061",
+    "0x61 ",
+    "one two three ",
+    "a1B2",
+    "QUJD",
+    "=61",
+    "<",
+    "\u0430",
+)
 
 
 def microseconds(work: Callable[[], object], repeat: int = REPEAT) -> float:
@@ -59,5 +75,16 @@ def run() -> list[tuple[str, str, str, str]]:
     )
     guard = OutputFilter("x" * 60 + "You are the support agent of a lamp shop.", ("ref-0123456789ab",))
     reply = message("ordinary", 1_000)
-    rows.append(("output filter, 1,000 characters", f"{microseconds(lambda: guard.leaks(reply)):.0f} us", "-", "-"))
+    ours = microseconds(lambda: guard.leaks(reply))
+    rows.append(("output filter, 1,000 characters", f"{ours:.0f} us", "-", f"{ours:.0f} us, at most 30"))
+    growth, unit = max((grows(guard, unit), unit) for unit in HOSTILE)
+    rows.append(
+        ("output filter, worst of hostile replies", f"{growth:.0f} times", repr(unit), "100 kB / 10 kB: linear is 10")
+    )
     return rows
+
+
+def grows(guard: OutputFilter, unit: str) -> float:
+    """Return how much longer ten times as much of a unit takes."""
+    short, long = (unit * (size // len(unit)) for size in (10_000, 100_000))
+    return microseconds(lambda: guard.leaks(long), 3) / microseconds(lambda: guard.leaks(short), 5)
