@@ -137,6 +137,9 @@ def test_a_name_says_whether_it_holds_a_secret(name: str, is_one: bool) -> None:
             "API_KEY = load()\ndef verify():\n    raise HTTPException(401, f'expected {API_KEY}')",
             ["secret-in-response"],
         ),
+        ("class Config:\n    api_key: SecretStr\nlogger.info(asdict(config))", []),
+        ("class Config:\n    api_key: SecretStr\n    db_password: str\nlogger.info(asdict(config))", ["secret-in-log"]),
+        ("class Config:\n    port: int\nlogger.info(asdict(config))", ["secret-in-log"]),
         ("PASSWORD = 'hunter2'\nPASSWORD_KIND = 'hunter2'\nPASSWORD = 'password'", ["secret-in-code"]),
     ],
 )

@@ -50,15 +50,35 @@ def keywords(call: ast.Call) -> dict[str, ast.expr]:
     return {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
 
 
+def children(node: ast.AST) -> list[ast.AST]:
+    """Return the nodes right below: as ast.iter_child_nodes, in half the time and without Load and Store."""
+    found: list[ast.AST] = []
+    for name in node._fields:
+        value = getattr(node, name, None)
+        if value.__class__ is list:
+            found += [item for item in value if isinstance(item, ast.AST)]
+        elif isinstance(value, ast.AST) and name != "ctx":
+            found.append(value)
+    return found
+
+
+def walk(node: ast.AST) -> list[ast.AST]:
+    """Return a node and all that is below it."""
+    found = [node]
+    for each in found:  # which grows meanwhile
+        found += children(each)
+    return found
+
+
 @functools.lru_cache(maxsize=1000)  # every rule asks for the same scopes, file by file
 def own_nodes(scope: ast.AST) -> tuple[ast.AST, ...]:
     """Return the nodes of a scope in order, without those of the functions in it."""
     found: list[ast.AST] = []
-    left = list(ast.iter_child_nodes(scope))[::-1]
+    left = children(scope)[::-1]
     while left:
         found.append(node := left.pop())
         if not isinstance(node, Function):
-            left += list(ast.iter_child_nodes(node))[::-1]
+            left += children(node)[::-1]
     return tuple(found)
 
 
@@ -90,7 +110,7 @@ class Flow:
         steps = [step for node in own_nodes(scope) for step in assignments(node)]
         for targets, value in [*steps, *steps]:  # twice: a loop may carry a value back
             if self.hot(value):
-                self.names |= {n.id for target in targets for n in ast.walk(target) if isinstance(n, ast.Name)}
+                self.names |= {n.id for target in targets for n in walk(target) if isinstance(n, ast.Name)}
 
     def hot(self, node: ast.AST | None) -> bool:
         """Tell whether this expression's value carries it, through formatting but not through arbitrary calls."""

@@ -27,8 +27,10 @@ NOT_RANDOM = re.compile(
 @cache
 def formats() -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Return one pattern for all providers' formats, and a cheap one that matches wherever it could."""
-    named = "|".join(f"(?P<p{n}>{pattern})" for n, pattern in enumerate(rules()["secrets"].values()))
-    return re.compile(named), re.compile(r"[\w.+/=$~-]{16}|://|BEGIN")
+    patterns = rules()["secrets"].values()
+    at_a_word = [pattern for pattern in patterns if pattern.startswith(r"\b")]  # asked once for all of them
+    anywhere = [pattern for pattern in patterns if not pattern.startswith(r"\b")]
+    return re.compile(rf"({'|'.join(anywhere)})|\b({'|'.join(at_a_word)})"), re.compile(r"[\w.+/=$~-]{16}|://|BEGIN")
 
 
 def entropy(text: str) -> float:

@@ -8,9 +8,10 @@ import re
 import tokenize
 from collections.abc import Iterator, Mapping
 from functools import partial
+from typing import Any
 
 from security_audit.findings import words
-from security_audit.flow import Flow, Function, constant, keywords, last, own_nodes, targets_of
+from security_audit.flow import Flow, Function, constant, keywords, last, own_nodes, targets_of, walk
 from security_audit.hidden import names_secret, secret_value, secrets_in
 from security_audit.source import Source
 
@@ -29,6 +30,7 @@ DEBUG = re.compile("(?i)((flask|app|enable|django|api)_)?debug(_mode|_enabled)?"
 SETTINGS = ("settings", "config", "cfg", "conf")
 VALIDATORS = ("model_validate", "model_validate_json", "parse_obj", "validate_python", "validate_json", "validate")
 PRINTS = ("print", "pprint", "pp")
+HANDLES = ("exception_handler", "errorhandler")
 
 
 UNSAFE = dict.fromkeys(words("unsafe-load"), "unsafe-load") | dict.fromkeys(words("code-execution"), "code-execution")
@@ -39,32 +41,41 @@ class PythonFile:
 
     def __init__(self, source: Source, tree: ast.Module) -> None:
         self.source, self.tree = source, tree
-        self.nodes = list(ast.walk(tree))
-        self.functions = [node for node in self.nodes if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+        self.kinds: dict[type[ast.AST], list[Any]] = {}  # the tree is walked once, and each rule takes its kinds
+        for node in walk(tree):
+            self.kinds.setdefault(node.__class__, []).append(node)
+        self.functions = [*self.of(ast.FunctionDef), *self.of(ast.AsyncFunctionDef)]
         self.serves = any(map(self.is_route, self.functions))
-        self.added = [n for n in self.nodes if isinstance(n, ast.Call) and last(n) == "add_exception_handler"]
+        self.added = [n for n in self.of(ast.Call) if last(n) == "add_exception_handler"]
         self.aliases: dict[str, str] = {}
-        for node in self.nodes:
-            if isinstance(node, ast.Import):
-                self.aliases |= {
-                    a.asname or a.name.partition(".")[0]: a.name if a.asname else a.name.partition(".")[0]
-                    for a in node.names
-                }
-            elif isinstance(node, ast.ImportFrom):
-                self.aliases |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+        for name in (name for node in self.of(ast.Import) for name in node.names):
+            package = name.name.partition(".")[0]
+            self.aliases[name.asname or package] = name.name if name.asname else package
+        for node in self.of(ast.ImportFrom):
+            self.aliases |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+        declared = [field for node in self.of(ast.ClassDef) for field in node.body if isinstance(field, ast.AnnAssign)]
+        kept = [field for field in declared if names_secret(last(field.target))]
+        # settings that hold each secret as a SecretStr show asterisks when they are dumped
+        self.masks = bool(kept) and all("SecretStr" in ast.unparse(field.annotation) for field in kept)
         self.globals: dict[str, ast.expr] = {}
         for node in tree.body:
             if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
                 self.globals |= {target.id: node.value for target in targets_of(node) if isinstance(target, ast.Name)}
+
+    def of(self, *kinds: type[ast.AST]) -> list[Any]:
+        """Return all nodes of these kinds."""
+        return [node for kind in kinds for node in self.kinds.get(kind, ())]
 
     def check(self) -> None:
         """Run every rule."""
         self.hard_coded()
         self.debugging()
         self.calls()
-        self.logged()
-        self.returned()
-        self.errors()
+        if any(map(self.is_log, self.of(ast.Call))):
+            self.logged()
+        if self.serves or self.added or any(responses(c) or last(c) in HANDLES for c in self.of(ast.Call)):
+            self.returned()
+            self.errors()
         self.inputs()
         self.swallowed()
 
@@ -102,16 +113,16 @@ class PythonFile:
                 return names_secret(constant(node.args[0]) or "")
             if last(node) in ("model_dump", "asdict", "vars", "dict", "model_dump_json"):
                 about = [*node.args, node.func.value if isinstance(node.func, ast.Attribute) else node.func]
-                return any(last(n) in SETTINGS for n in about)
+                return any(last(n) in SETTINGS for n in about) and not self.masks
             return names_secret(last(node)) and bool(re.match("get_|load_|read_", last(node)))
         return False
 
     def hard_coded(self) -> None:
         """Secrets in strings and comments, by format; and in what is called a secret, by how random it looks."""
-        whole = [n for n in self.nodes if isinstance(n, (ast.BinOp, ast.JoinedStr, ast.Call)) and constant(n)]
-        inner = {id(child) for node in whole for child in ast.walk(node) if child is not node}
-        for node in self.nodes:
-            if id(node) not in inner and (text := constant(node)):
+        whole = [(node, text) for node in self.of(ast.BinOp, ast.JoinedStr, ast.Call) if (text := constant(node))]
+        inner = {id(child) for node, _ in whole for child in walk(node)[1:]}
+        for node, text in [*whole, *((node, constant(node)) for node in self.of(ast.Constant))]:
+            if text and id(node) not in inner:
                 self.source.find_secrets(text, line_of(node))
         behind = "\n".join(line.partition("#")[2] for line in self.source.lines)
         if any(secrets_in(behind)):  # only then is it worth telling comments from strings
@@ -120,52 +131,49 @@ class PythonFile:
                     if token.type == tokenize.COMMENT:
                         self.source.find_secrets(token.string, token.start[0])
         for name, value in self.named():
-            text = constant(value)
-            if names_secret(name) and text and secret_value(name, text):
+            if names_secret(name) and (text := constant(value)) and secret_value(name, text):
                 self.source.find("secret-in-code", value.lineno, secret=text)
 
     def named(self) -> Iterator[tuple[str, ast.expr]]:
         """Yield every value that stands under a name: assigned, passed, a default, in a dict, compared."""
-        for node in self.nodes:
-            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value:
-                for target in targets_of(node):
-                    key = constant(target.slice) if isinstance(target, ast.Subscript) else ""
-                    yield key or last(target), node.value
-            elif isinstance(node, ast.NamedExpr):
-                yield node.target.id, node.value
-            elif isinstance(node, ast.Call):
-                yield from keywords(node).items()
-                if last(node) in ("getenv", "get", "setdefault") and len(node.args) == 2:
-                    yield constant(node.args[0]) or "", node.args[1]
-            elif isinstance(node, ast.Dict):
-                yield from (
-                    (constant(key) or last(key), value) for key, value in zip(node.keys, node.values, strict=True)
-                )
-            elif isinstance(node, ast.arguments):
-                positional = [*node.posonlyargs, *node.args]
-                pairs = [*zip(reversed(positional), reversed(node.defaults), strict=False)]
-                yield from ((a.arg, d) for a, d in [*pairs, *zip(node.kwonlyargs, node.kw_defaults, strict=True)] if d)
-            elif isinstance(node, ast.Compare) and len(node.comparators) == 1:
+        for node in self.of(ast.Assign, ast.AnnAssign):
+            for target in targets_of(node) if node.value else ():
+                key = constant(target.slice) if isinstance(target, ast.Subscript) else ""
+                yield key or last(target), node.value
+        for node in self.of(ast.NamedExpr):
+            yield node.target.id, node.value
+        for node in self.of(ast.Call):
+            yield from keywords(node).items()
+            if len(node.args) == 2 and last(node) in ("getenv", "get", "setdefault"):
+                yield constant(node.args[0]) or "", node.args[1]
+        for node in self.of(ast.Dict):
+            yield from ((constant(key) or last(key), value) for key, value in zip(node.keys, node.values, strict=True))
+        for node in self.of(ast.arguments):
+            positional = [*node.posonlyargs, *node.args]
+            pairs = [*zip(reversed(positional), reversed(node.defaults), strict=False)]
+            yield from ((a.arg, d) for a, d in [*pairs, *zip(node.kwonlyargs, node.kw_defaults, strict=True)] if d)
+        for node in self.of(ast.Compare):
+            if len(node.comparators) == 1:
                 yield last(node.left), node.comparators[0]
 
     def debugging(self) -> None:
         """Debug flags that are on: assigned, passed, a default, in a dict, in the environment."""
-        runs = [n for n in self.nodes if isinstance(n, ast.Call) and self.dotted(n.func) == "asyncio.run"]
+        runs = [n for n in self.of(ast.Call) if self.dotted(n.func) == "asyncio.run"]
         loops = {id(value) for run in runs for value in keywords(run).values()}  # asyncio's own debug mode
-        compared = {id(right) for node in self.nodes if isinstance(node, ast.Compare) for right in node.comparators}
+        compared = {id(right) for node in self.of(ast.Compare) for right in node.comparators}
         for name, value in self.named():
+            if not DEBUG.fullmatch(name):
+                continue
             given = self.resolved(value)
             if isinstance(given, ast.Call) and last(given) == "Field":
                 given = given.args[0] if given.args else keywords(given).get("default")
             on = isinstance(given, ast.Constant) and str(given.value).lower() in ("true", "1", "yes", "on")
-            if on and DEBUG.fullmatch(name) and id(value) not in loops | compared:
+            if on and id(value) not in loops | compared:
                 self.source.find("debug-on", value.lineno)
 
     def calls(self) -> None:
         """Open CORS, unsafe loading, code from text: what one call gives away."""
-        for node in self.nodes:
-            if not isinstance(node, ast.Call):
-                continue
+        for node in self.of(ast.Call):
             given, name = keywords(node), self.dotted(node.func)
             if any("CORSMiddleware" in last(n) for n in (node.func, *node.args)) or last(node) == "CORS":
                 self.cors(node, given)
@@ -206,14 +214,13 @@ class PythonFile:
 
     def logged(self) -> None:
         """Secrets and users' messages in calls of log and print."""
-        classes = [node for node in self.nodes if isinstance(node, ast.ClassDef)]
-        models = {node.name for node in classes if any(last(base) == "BaseModel" for base in node.bases)}
+        models = {node.name for node in self.of(ast.ClassDef) if any(last(base) == "BaseModel" for base in node.bases)}
         agentic = bool({name.partition(".")[0] for name in self.aliases.values()} & AGENTIC)
         for scope in [self.tree, *self.functions]:
             sinks = [n for n in own_nodes(scope) if isinstance(n, ast.Call) and self.is_log(n)]
             if not sinks:
                 continue
-            parameters = [a for a in ast.walk(getattr(scope, "args", scope)) if isinstance(a, ast.arg)]
+            parameters = [a for a in walk(getattr(scope, "args", scope)) if isinstance(a, ast.arg)]
             parameters = parameters if isinstance(scope, Function) else []
             bodies = {p.arg for p in parameters if last(p.annotation) in models or BODY.search(last(p.annotation))}
             asked = agentic and not re.search(TELLING, getattr(scope, "name", ""))
@@ -250,7 +257,7 @@ class PythonFile:
             ]
             if not sinks:
                 continue
-            local = {a.arg for a in ast.walk(function) if isinstance(a, ast.arg)}
+            local = {a.arg for a in walk(function) if isinstance(a, ast.arg)}
             flow = Flow(function, partial(self.is_ours, local), built=True)
             for node, sent in sinks:
                 if any(map(flow.hot, sent)):
@@ -289,7 +296,7 @@ class PythonFile:
     def handled_by(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr | None]:
         """Return the errors that a function answers for, as it was decorated or added."""
         calls = [d for d in function.decorator_list if isinstance(d, ast.Call)]
-        kinds = [d.args[0] if d.args else None for d in calls if last(d) in ("exception_handler", "errorhandler")]
+        kinds = [d.args[0] if d.args else None for d in calls if last(d) in HANDLES]
         return kinds + [n.args[0] for n in self.added if len(n.args) == 2 and last(n.args[1]) == function.name]
 
     def leaks(self, scope: ast.AST, flow: Flow, *, answers: bool, meant: int) -> None:
@@ -306,19 +313,18 @@ class PythonFile:
         used = {
             last(n)
             for f in routes
-            for a in ast.walk(f.args)
+            for a in walk(f.args)
             if isinstance(a, ast.arg) and a.annotation
-            for n in ast.walk(a.annotation)
+            for n in walk(a.annotation)
         }
-        for node in self.nodes:
+        for node in self.of(ast.ClassDef):
             if (
-                isinstance(node, ast.ClassDef)
-                and any(last(base) == "BaseModel" for base in node.bases)
+                any(last(base) == "BaseModel" for base in node.bases)
                 and (node.name in used or (not routes and re.search("(Request|Body|Payload)$", node.name)))
             ):
                 self.model(node)
         for function in routes:
-            checked = any(isinstance(n, ast.Call) and validates(n) for n in ast.walk(function))
+            checked = any(isinstance(n, ast.Call) and validates(n) for n in walk(function))
             for call in (n for n in own_nodes(function) if isinstance(n, ast.Call)):
                 if (
                     isinstance(call.func, ast.Attribute)
@@ -373,23 +379,17 @@ class PythonFile:
 
     def swallowed(self) -> None:
         """Handlers for any error that do nothing about it."""
-        for node in self.nodes:
-            dropped: list[str] = []
-            if isinstance(node, ast.ExceptHandler) and all(map(idle, node.body)):
-                dropped = names_of(node.type) if node.type else ["Exception"]
-            elif isinstance(node, ast.Call) and last(node) == "suppress":
-                dropped = [last(argument) for argument in node.args]
-            if {"Exception", "BaseException"} & set(dropped):
+        idle_ones = [node for node in self.of(ast.ExceptHandler) if all(map(idle, node.body))]
+        dropped = [(node, names_of(node.type) if node.type else ["Exception"]) for node in idle_ones]
+        dropped += [(node, [*map(last, node.args)]) for node in self.of(ast.Call) if last(node) == "suppress"]
+        for node, kinds in dropped:
+            if {"Exception", "BaseException"} & set(kinds):
                 self.source.find("swallowed-error", line_of(node))
 
     def uses_of_keys(self) -> None:
         """Note every line that reads a key: the places to review."""
-        for node in self.nodes:
-            if (
-                isinstance(node, ast.expr)
-                and not isinstance(getattr(node, "ctx", None), ast.Store)
-                and self.is_secret(node)
-            ):
+        for node in self.of(ast.Name, ast.Attribute, ast.Subscript, ast.Call):
+            if not isinstance(getattr(node, "ctx", None), ast.Store) and self.is_secret(node):
                 self.source.key_uses.setdefault(node.lineno, self.source.masked(node.lineno))
 
 
@@ -458,8 +458,8 @@ def responses(node: ast.AST) -> list[ast.expr]:
 
 def status_codes(node: ast.AST) -> list[int]:
     """Return the HTTP status codes that an expression names."""
-    numbers = [n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and type(n.value) is int]
+    numbers = [n.value for n in walk(node) if isinstance(n, ast.Constant) and type(n.value) is int]
     named = [
-        int(m[1]) for n in ast.walk(node) if isinstance(n, ast.Attribute) and (m := re.match(r"HTTP_(\d{3})_", n.attr))
+        int(m[1]) for n in walk(node) if isinstance(n, ast.Attribute) and (m := re.match(r"HTTP_(\d{3})_", n.attr))
     ]
     return [number for number in numbers + named if 400 <= number < 600]
