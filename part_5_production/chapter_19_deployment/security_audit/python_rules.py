@@ -318,9 +318,8 @@ class PythonFile:
             for n in walk(a.annotation)
         }
         for node in self.of(ast.ClassDef):
-            if (
-                any(last(base) == "BaseModel" for base in node.bases)
-                and (node.name in used or (not routes and re.search("(Request|Body|Payload)$", node.name)))
+            if any(last(base) == "BaseModel" for base in node.bases) and (
+                node.name in used or (not routes and re.search("(Request|Body|Payload)$", node.name))
             ):
                 self.model(node)
         for function in routes:
