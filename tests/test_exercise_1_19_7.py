@@ -160,6 +160,7 @@ def test_a_value_is_followed_until_it_is_masked_or_shown(code: str, found: list[
         ("FROM python:3.12 AS a\nUSER app\nFROM a", []),
         ("FROM python:3.12 AS a\nUSER app\nFROM python:3.12", ["container-root"]),
         ("FROM gcr.io/distroless/python3:nonroot", []),
+        ("FROM nginxinc/nginx-unprivileged:1.27", []),
         ("ARG TAG=latest\nFROM python:${TAG}\nUSER app", ["image-latest"]),
         ("FROM host:5000/python\nUSER app", ["image-latest"]),
         ("FROM --platform=linux/amd64 python:3.12\nUSER app", []),
@@ -214,6 +215,58 @@ def test_a_secret_is_found_in_any_settings_file(kind: str, form: str, tmp_path: 
     found = audit([tmp_path]).findings
     assert [(f.rule, f.line) for f in found] == [("secret-in-code", 2)]
     assert value[-6:] not in found[0].evidence
+
+
+@pytest.mark.parametrize(
+    ("line", "file"),
+    [
+        ("engine = create_engine(f'mysql://root:{0}@{{host}}/shop')", "a.py"),
+        ("if request.headers['x-api-key'] != '{0}': raise E", "a.py"),
+        ("requests.get(url, auth=('admin', '{0}'))", "a.py"),
+        ("requests.get(url, auth=HTTPBasicAuth('admin', '{0}'))", "a.py"),
+        ("API_KEYS = {{'{0}': 'alice'}}", "a.py"),
+        ("VALID_API_KEYS = ['{0}']", "a.py"),
+        ("api_key = Field(default='{0}')", "a.py"),
+        ("parser.add_argument('--api-key', default='{0}')", "a.py"),
+        ("SECRET = config('SECRET_KEY', '{0}')", "a.py"),
+        ("conn = 'Server=db;UID=sa;PWD={0};'", "a.py"),
+        ("command: redis-server --requirepass {0}", "config.yml"),
+        ("curl -u admin:{0} https://shop.test", "run.sh"),
+        ('variable "db_password" {{\n  default = "{0}"', "main.tf"),
+        ("- name: API_KEY\n  value: {0}", "pod.yml"),
+        ("| OPENAI_API_KEY | sk-proj-{0} |", "notes.md"),
+    ],
+)
+def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text(line.format("Zq7rT2mKx9wLp4Vc8bNd3Hs6") + "\n")
+    assert {f.rule for f in audit([tmp_path]).findings} == {"secret-in-code"}
+    (tmp_path / file).write_text(line.format("your-key-here") + "\n")
+    assert not audit([tmp_path]).findings
+
+
+@pytest.mark.parametrize(
+    ("code", "found"),
+    [
+        ("DB = 'postgres://postgres:postgres@localhost:5432/postgres'", []),
+        ("is_valid_api_key = 'Zq7rT2mKx9wLp4Vc8bNd3Hs6'", []),
+        ("o = {'allow_origins': ['*'], 'allow_credentials': True}\nadd(CORSMiddleware, **o)", ["open-cors"]),
+        ("def f():\n    o = ['*']\n    add(CORSMiddleware, allow_origins=o, allow_credentials=True)", ["open-cors"]),
+        (
+            "def f():\n    o = ['*']\n    o = ['https://a.test']\n"
+            "    add(CORSMiddleware, allow_origins=o, allow_credentials=True)",
+            [],
+        ),
+        ("import asyncio\nasyncio.create_subprocess_shell(given)", ["code-execution"]),
+        ("import asyncio\nasyncio.create_subprocess_shell('ls')", []),
+        ("@app.post('/')\nasync def f(request):\n    json.loads(await request.body())", ["unvalidated-body"]),
+        ("@app.post('/')\nasync def f(request):\n    json.loads(await cache.body())", []),
+        ("@app.post('/')\nasync def f(request):\n    Chat(**json.loads(await request.body()))", []),
+        ("@app.post('/')\ndef f():\n    use(request.json['message'])", ["unvalidated-body"]),
+        ("@app.post('/')\ndef f(body: Annotated[dict, Body()]): ...", ["unvalidated-body"]),
+    ],
+)
+def test_one_mistake_has_many_spellings(code: str, found: list[str]) -> None:
+    assert rules_in(code + "\n") == found
 
 
 # ---------------------------------------------------------------- findings, reports, baseline

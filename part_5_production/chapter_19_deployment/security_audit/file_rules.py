@@ -14,14 +14,18 @@ from security_audit.source import Source
 def check_text(source: Source) -> None:
     """Look for secrets in any text: by format, and in NAME=value, "name": "value" and name: value."""
     source.find_secrets(source.text, 1)
+    above = ""  # `- name: API_KEY` over `value: ...`, `variable "db_password"` over `default = ...`
     for number, line in enumerate(source.lines, 1):
         if source.has("secret-in-code", number):
             continue
         for name, value in re.findall(
             r"""(?<![\w.-])([A-Za-z][\w.-]{0,80})["']?\s{0,20}[:=]\s*["']?([^\s"',;]+)""", line
         ):
-            if names_secret(name) and secret_value(name, value):
+            under = above if name in ("value", "default") else name
+            if names_secret(under) and secret_value(under, value):
                 source.find("secret-in-code", number, secret=value)
+        if named := re.search(r"""\b(?:name["']?\s?:|variable)\s["']?([\w.-]{1,80})""", line):
+            above = named[1]
         if re.match(r"\s*(export\s+)?(\w+_)?DEBUG\s*=\s*[\"']?(true|1|yes|on)\b", line, re.IGNORECASE):
             source.find("debug-on", number)
 
@@ -57,7 +61,9 @@ def check_dockerfile(source: Source, folder: Path | None = None) -> None:
         given = [word for word in words if not word.startswith("--")]
         if name == "FROM" and given:
             image = given[0]
-            user = users.get(image.lower(), "nonroot" if re.search("nonroot|chainguard|cgr.dev", image) else "")
+            user = users.get(
+                image.lower(), "nonroot" if re.search("nonroot|unprivileged|rootless|chainguard|cgr.dev", image) else ""
+            )
             stage = given[2].lower() if len(given) > 2 else str(len(users))
             first = line
             tag = re.search(r":([^/@]+)(@|$)", image)

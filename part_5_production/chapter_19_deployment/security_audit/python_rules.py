@@ -6,6 +6,7 @@ import contextlib
 import io
 import re
 import tokenize
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -53,6 +54,9 @@ class PythonFile:
             self.aliases[name.asname or package] = name.name if name.asname else package
         for node in self.of(ast.ImportFrom):
             self.aliases |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+        given = [(last(target), node.value) for node in self.of(ast.Assign) for target in node.targets]
+        often = Counter(name for name, _ in given)
+        self.locals: dict[str, ast.expr] = {name: value for name, value in given if often[name] == 1}
         declared = [field for node in self.of(ast.ClassDef) for field in node.body if isinstance(field, ast.AnnAssign)]
         kept = [field for field in declared if names_secret(last(field.target))]
         # settings that hold each secret as a SecretStr show asterisks when they are dumped
@@ -86,8 +90,10 @@ class PythonFile:
         return self.aliases.get(node.id, node.id) if isinstance(node, ast.Name) else ""
 
     def resolved(self, node: ast.AST | None) -> ast.AST | None:
-        """Follow a name to its constant of the module."""
-        return self.globals.get(node.id, node) if isinstance(node, ast.Name) else node
+        """Follow a name to its constant of the module, or to what the only assignment in the file gives it."""
+        if not isinstance(node, ast.Name):
+            return node
+        return self.globals.get(node.id) or self.locals.get(node.id) or node
 
     def is_route(self, function: ast.AST) -> bool:
         """Tell whether a function answers requests."""
@@ -121,7 +127,8 @@ class PythonFile:
         """Secrets in strings and comments, by format; and in what is called a secret, by how random it looks."""
         whole = [(node, text) for node in self.of(ast.BinOp, ast.JoinedStr, ast.Call) if (text := constant(node))]
         inner = {id(child) for node, _ in whole for child in walk(node)[1:]}
-        for node, text in [*whole, *((node, constant(node)) for node in self.of(ast.Constant))]:
+        filled = [(node, text) for node in self.of(ast.JoinedStr) if "://" in (text := template(node))]
+        for node, text in [*whole, *filled, *((node, constant(node)) for node in self.of(ast.Constant))]:
             if text and id(node) not in inner:
                 self.source.find_secrets(text, line_of(node))
         behind = "\n".join(line.partition("#")[2] for line in self.source.lines)
@@ -131,21 +138,30 @@ class PythonFile:
                     if token.type == tokenize.COMMENT:
                         self.source.find_secrets(token.string, token.start[0])
         for name, value in self.named():
-            if names_secret(name) and (text := constant(value)) and secret_value(name, text):
-                self.source.find("secret-in-code", value.lineno, secret=text)
+            for each in members(value) if names_secret(name) else ():
+                if (text := constant(each)) and secret_value(name, text):
+                    self.source.find("secret-in-code", each.lineno, secret=text)
 
     def named(self) -> Iterator[tuple[str, ast.expr]]:
         """Yield every value that stands under a name: assigned, passed, a default, in a dict, compared."""
         for node in self.of(ast.Assign, ast.AnnAssign):
             for target in targets_of(node) if node.value else ():
-                key = constant(target.slice) if isinstance(target, ast.Subscript) else ""
-                yield key or last(target), node.value
+                yield called(target), node.value
         for node in self.of(ast.NamedExpr):
             yield node.target.id, node.value
         for node in self.of(ast.Call):
-            yield from keywords(node).items()
-            if len(node.args) == 2 and last(node) in ("getenv", "get", "setdefault"):
-                yield constant(node.args[0]) or "", node.args[1]
+            given = keywords(node)
+            yield from given.items()
+            if isinstance(login := given.get("auth"), ast.Tuple) and len(login.elts) == 2:
+                yield "password", login.elts[1]
+            if len(node.args) == 2:
+                setting = last(node) in ("getenv", "get", "setdefault", "setenv", "putenv", "config", "env")
+                password = "password" if last(node).endswith("BasicAuth") else ""
+                yield (constant(node.args[0]) or "" if setting else password), node.args[1]
+            if (
+                node.args and "default" in given
+            ):  # add_argument("--api-key", default=...), config("API_KEY", default=...)
+                yield constant(node.args[0]) or "", given["default"]
         for node in self.of(ast.Dict):
             yield from ((constant(key) or last(key), value) for key, value in zip(node.keys, node.values, strict=True))
         for node in self.of(ast.arguments):
@@ -154,7 +170,7 @@ class PythonFile:
             yield from ((a.arg, d) for a, d in [*pairs, *zip(node.kwonlyargs, node.kw_defaults, strict=True)] if d)
         for node in self.of(ast.Compare):
             if len(node.comparators) == 1:
-                yield last(node.left), node.comparators[0]
+                yield called(node.left), node.comparators[0]
 
     def debugging(self) -> None:
         """Debug flags that are on: assigned, passed, a default, in a dict, in the environment."""
@@ -195,10 +211,19 @@ class PythonFile:
             return bool(constant(given.get("weights_only"), bool))
         if name == "numpy.load":
             return not constant(given.get("allow_pickle"), bool)
-        return name in ("os.system", "os.popen") and bool(node.args) and constant(node.args[0]) is not None
+        return (
+            name in ("os.system", "os.popen", "asyncio.create_subprocess_shell")
+            and bool(node.args)
+            and constant(node.args[0]) is not None
+        )
 
     def cors(self, node: ast.Call, given: Mapping[str, ast.expr]) -> None:
         """Any origin together with credentials."""
+        spread = [self.resolved(keyword.value) for keyword in node.keywords if keyword.arg is None]
+        for options in (options for options in spread if isinstance(options, ast.Dict)):
+            given = {constant(key): value for key, value in zip(options.keys, options.values, strict=True)} | dict(
+                given
+            )
         origins = self.resolved(given.get("allow_origins") or given.get("origins"))
         listed = (
             [constant(e) for e in origins.elts]
@@ -209,7 +234,7 @@ class PythonFile:
         anyone = "*" in listed or bool(pattern and re.match(r"\^?(https?\??(://)?)?(\(.*\))?\.[*+]\$?$", pattern))
         credentials = given.get("allow_credentials") or given.get("supports_credentials")
         if anyone and constant(self.resolved(credentials), bool):
-            line = next((v.lineno for k, v in given.items() if "origin" in k), node.lineno)
+            line = next((v.lineno for k, v in given.items() if k and "origin" in k), node.lineno)
             self.source.find("open-cors", line)
 
     def logged(self) -> None:
@@ -324,14 +349,9 @@ class PythonFile:
                 self.model(node)
         for function in routes:
             checked = any(isinstance(n, ast.Call) and validates(n) for n in walk(function))
-            for call in (n for n in own_nodes(function) if isinstance(n, ast.Call)):
-                if (
-                    isinstance(call.func, ast.Attribute)
-                    and call.func.attr in ("json", "get_json")
-                    and last(call.func.value) in ("request", "req")
-                    and not checked
-                ):
-                    self.source.find("unvalidated-body", call.lineno)
+            for node in () if checked else own_nodes(function):
+                if reads_body(node):
+                    self.source.find("unvalidated-body", line_of(node))
             posted = any(last(d) in ("post", "put", "patch") for d in function.decorator_list)
             path = " ".join(
                 str(constant(d.args[0])) for d in function.decorator_list if isinstance(d, ast.Call) and d.args
@@ -349,7 +369,9 @@ class PythonFile:
                     or checked
                 ):
                     continue
-                if posted and re.fullmatch(r"(?i)(typing\.)?(dict|any|mapping)(\[.*\])?( \| None)?", kind):
+                if posted and re.fullmatch(
+                    r"(?i)(annotated\[)?(typing\.)?(dict|any|mapping)(\[.*\])?( \| None)?(, .*\])?", kind
+                ):
                     self.source.find("unvalidated-body", argument.lineno)
                 unlimited = re.fullmatch(r"str( \| None)?|Optional\[str\]", kind) and "max_length" not in (
                     ast.unparse(default) if default else ""
@@ -397,6 +419,24 @@ def line_of(node: ast.AST) -> int:
     return int(getattr(node, "lineno", 1))
 
 
+def called(node: ast.expr) -> str:
+    """Return the name that a value stands under: x, a.x, a["x"]."""
+    key = constant(node.slice) if isinstance(node, ast.Subscript) else ""
+    return key or last(node)
+
+
+def members(value: ast.expr) -> list[ast.expr]:
+    """Return a value, or what a literal list, set or mapping holds: API_KEYS = {"...": "alice"}."""
+    if isinstance(value, ast.Dict):
+        return [part for part in (*value.keys, *value.values) if part]
+    return value.elts if isinstance(value, (ast.List, ast.Tuple, ast.Set)) else [value]
+
+
+def template(node: ast.JoinedStr) -> str:
+    """Return an f-string with {} where a value goes."""
+    return "".join(constant(part) or "{}" for part in node.values)
+
+
 def is_message(bodies: set[str], node: ast.AST) -> bool:
     """Tell whether an expression reads what a user wrote: a text field of the body, or a name that says so."""
     if isinstance(node, ast.Attribute):
@@ -412,6 +452,20 @@ def idle(statement: ast.stmt) -> bool:
             isinstance(value, ast.Constant) and (value.value is None or isinstance(statement, ast.Expr))
         )
     return isinstance(statement, (ast.Pass, ast.Continue))
+
+
+def reads_body(node: ast.AST) -> bool:
+    """Tell what reads a request's body as it came: request.json(), Flask's request.json["x"], its bytes."""
+    if isinstance(node, ast.Call) and last(node) == "loads":
+        return any(last(part) in ("body", "get_data") and of_request(part) for arg in node.args for part in walk(arg))
+    if isinstance(node, ast.Call):
+        return last(node) in ("json", "get_json") and of_request(node.func)
+    return isinstance(node, ast.Subscript) and last(node) == "json" and of_request(node.value)
+
+
+def of_request(node: ast.AST) -> bool:
+    """Tell whether this is something of the request: request.x."""
+    return isinstance(node, ast.Attribute) and last(node.value) in ("request", "req")
 
 
 def validates(call: ast.Call) -> bool:
