@@ -158,7 +158,7 @@ def unwrapped(text: str, folded: str) -> Iterator[str]:
     """Yield the texts that are encoded in a text."""
     if (plain := unescaped(text)) != text:
         yield plain
-    if len(re.findall("[0-9]+", folded)) > 3 or re.search("[01]{16}", folded):
+    if len(re.findall("[0-9]+", folded)) > 7 or re.search("[01]{16}", folded):
         yield from numbers(folded)
     if looks_encoded(text):
         yield from decoded(text)
