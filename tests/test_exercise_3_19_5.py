@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
@@ -276,7 +276,7 @@ async def test_edge_only_a_stream_of_events_that_is_not_complete_gets_a_last_eve
     request = asyncio.create_task(call(Gate(app_that(work), shutdown=shutdown)))
     await settle()
     shutdown.cancel_remaining()
-    assert len(await request) == 2 + sent_after
+    assert len(await request) == 2 + sent_after and shutdown.active_requests == 0
 
 
 async def test_edge_what_comes_before_the_answer_begins_is_passed_on_as_it_is() -> None:
@@ -379,6 +379,81 @@ async def test_a_second_signal_cuts_the_waiting_short(server: Server, caplog: py
         await settle()
         assert server.heard == [signal.SIGTERM]
     assert "cancelling 1 requests" in caplog.text
+
+
+class Deadline:
+    """threading.Timer, as far as it is used; it never goes off."""
+
+    made: ClassVar[list[Deadline]] = []
+
+    def __init__(self, after_s: float, call: Any, arguments: tuple[Any, ...]) -> None:
+        self.says, self.daemon, self.started = (after_s, call, arguments), False, False
+        self.made.append(self)
+
+    def start(self) -> None:
+        self.started = True
+
+
+async def test_the_times_of_the_budget_are_kept_and_everything_is_said(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    waits: list[float] = []
+
+    class Impatient(GracefulShutdown):
+        async def wait_for_completion(self, timeout: float = 30.0) -> Drain:  # noqa: ASYNC109
+            waits.append(timeout)
+            return Drain(False, self.active_requests, 0.0)
+
+    monkeypatch.setattr(threading, "Timer", Deadline)
+    monkeypatch.setattr(Deadline, "made", [])
+    shutdown, others = Impatient(), asyncio.all_tasks()
+    request = asyncio.create_task(call(Gate(app_that(forever), shutdown=shutdown)))
+    with StopSignals(shutdown, Budget(timeout_s=7, cleanup_s=8), kill=print) as signals:
+        await settle()
+        signals.stop(signal.SIGTERM)
+        await request
+        await settle()
+        assert server.heard == [signal.SIGTERM]
+    assert waits == [7, 4]
+    assert [(deadline.says, deadline.daemon, deadline.started) for deadline in Deadline.made] == [
+        ((8, print, (1,)), True, True)
+    ]
+    assert "SIGTERM: 1 requests in progress" in caplog.text and "cancelling 1 requests" in caplog.text
+    assert asyncio.all_tasks() == others, "nobody waits any more"
+
+
+@pytest.mark.parametrize("hurried", [False, True])
+async def test_nobody_waits_any_more_when_the_signal_is_handed_on(
+    hurried: bool, server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(threading, "Timer", Deadline)
+    shutdown, others = GracefulShutdown(), asyncio.all_tasks()
+    budget = Budget(notice_s=4.5 if hurried else 0.0)
+    with StopSignals(shutdown, budget) as signals:
+        for _ in range(1 + hurried):
+            signals.stop(signal.SIGTERM)
+            await settle()
+        assert server.heard == [signal.SIGTERM]
+    assert asyncio.all_tasks() == others
+    assert ("second signal: stopping now" in caplog.text) == hurried
+    assert "cancelling" not in caplog.text
+
+
+async def test_edge_where_nobody_had_a_handler_the_signal_does_what_it_does_by_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(threading, "Timer", Deadline)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    raised: list[tuple[int, Any]] = []
+    try:
+        with StopSignals(GracefulShutdown(), small()) as signals:
+            monkeypatch.setattr(signal, "raise_signal", lambda n: raised.append((n, signal.getsignal(n))))
+            signals.stop(signal.SIGTERM)
+            await settle()
+        assert raised == [(signal.SIGTERM, signal.SIG_DFL)]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 async def test_edge_in_a_worker_the_parents_echo_is_not_a_second_signal(
