@@ -143,6 +143,8 @@ def test_failure_what_decodes_to_nothing_readable_is_nothing() -> None:
 
 def test_escapes_are_undone_where_they_stand() -> None:
     assert unescaped("&lt;a&gt; %41%2542 \\u0043 \\u{44} U+0045 =46 100 %") == " AB C D EF 100 %"
+    assert unescaped("\\u{10ffff}") == "\U0010ffff"
+    assert unescaped("\\u{110000}") == "\\u{110000}"
     assert unescaped("\\u{ffffff} stays") == "\\u{ffffff} stays"
     assert unescaped("a < b > c") == "a  c"
 
@@ -158,6 +160,55 @@ def test_exchanged_letters_are_known_by_lengths_and_digits() -> None:
     assert not known.found("zz 12345 pq")
     assert not known.found("zy 12346 pq")
     assert not Exchanged("too short to tell", ()).found("too short to tell")
+
+
+def test_edge_four_digits_make_a_secret_known_by_them() -> None:
+    assert Exchanged("", ("ab1234",)).found("xy1234")
+    assert not Exchanged("", ("abc123",)).found("xyz123")
+    assert not Exchanged("w " * 6, ()).found("v " * 6)
+    assert Exchanged("w " * 7, ()).found("v " * 7)
+    assert Exchanged("w " * 6 + "w" * 300, ()).found("v " * 6 + "v" * 300)
+
+
+def test_edge_the_numbers_that_are_characters() -> None:
+    in_hex, decimal, octal, binary, places = disguises.numbers("1f 20 7e 7f 031 032 126 127 40 00100001 0 1 26 27")
+    assert in_hex == " ~@&'"
+    assert decimal == " ~("
+    assert octal == "VW "
+    assert binary == "!"
+    assert places == "atggaz"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoded"),
+    [
+        ("iPhone", True),
+        ("a1", True),
+        ("1a", True),
+        ("1A", True),
+        ("A1", False),
+        ("USA", True),
+        ("EU", False),
+        ("1" * 16, True),
+        ("1" * 15, False),
+        ("An ordinary sentence, 12 words or 3.", False),
+    ],
+)
+def test_edge_what_looks_encoded(text: str, encoded: bool) -> None:
+    assert disguises.looks_encoded(text) is encoded
+
+
+def test_edge_numbers_and_spoken_digits_count_from_a_few_on() -> None:
+    eight = " ".join(map(str, b"ABCDEFGH"))
+    assert "abcdefgh" in list(views(eight))
+    assert "abcdefg" not in list(views(" ".join(map(str, b"ABCDEFG"))))
+    assert "123" in list(views("one two three"))
+    assert "12" not in list(views("one two"))
+
+
+def test_edge_pieces_of_base64_are_joined_from_twelve_letters_on() -> None:
+    assert list(disguises.in_pieces("aB1 aB2 aB3 aB4")) != []
+    assert list(disguises.in_pieces("aB1 aB2 aB3 ab")) == []
 
 
 @pytest.mark.parametrize(
