@@ -339,6 +339,33 @@ async def test_a_slow_redis_is_waited_for_within_bounds_then_refused(
     assert any("503 store_unavailable" in each["error"] for each in metrics["top_errors"])
 
 
+async def test_a_slow_postgres_is_waited_for_within_bounds_then_refused(
+    tmp_path: Path, redis_url: str, database_url: str, logged: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("production.postgres_stores.NO_ANSWER_S", 0.5)
+    async with Proxy(port_of(database_url)).running() as proxy:
+        slow = database_url.replace(f":{port_of(database_url)}", f":{proxy.port}")
+        shared = shared_of(port_of(redis_url), slow)
+        async with service(tmp_path, **shared) as (http, _):
+            first = await http.post(CHAT, json=HELLO)
+            proxy.delay_s = 30.0
+            refused = await http.post(CHAT, json=HELLO)
+            ready = await http.get("/health/ready")
+            proxy.delay_s = 0.0
+            for _ in range(300):  # the pool connects again in its own time
+                if (again := await http.post(CHAT, json=HELLO)).status_code == 200:
+                    break
+                await asyncio.sleep(0.1)
+            history = (await http.get("/v1/conversations/c")).json()["messages"]
+            metrics = (await http.get("/metrics")).json()
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert (refused.status_code, refused.headers.get("retry-after")) == (503, "5")
+    assert ready.json()["dependencies"]["postgres"] != "ok"
+    assert len(history) == 4
+    assert any("a store cannot be reached" in r.getMessage() for r in logged)
+    assert any("503 store_unavailable" in each["error"] for each in metrics["top_errors"])
+
+
 async def test_postgres_down_at_start_ends_the_start(tmp_path: Path, redis_url: str) -> None:
     nowhere = f"postgresql://chapter@127.0.0.1:{free_port()}/none"
     with pytest.raises(psycopg.OperationalError):

@@ -376,3 +376,31 @@ async def test_shared_answers_are_found_by_meaning_and_guarded(
         assert await find("What's the weather?", "another caller") is None
         clock.now += 61
         assert await find("What's the weather?") is None
+
+
+async def test_a_caller_who_leaves_while_asking_for_a_turn_leaves_it_to_the_others(database_url: str) -> None:
+    left, other = PostgresTurns(database_url), PostgresTurns(database_url)
+    ask, asked, go_on = left._ask, asyncio.Event(), asyncio.Event()
+
+    async def slowly(query: str, conversation_id: str) -> bool:
+        got = await ask(query, conversation_id)
+        asked.set()
+        await go_on.wait()
+        return got
+
+    async def take(turns: PostgresTurns) -> None:
+        async with turns("c"):
+            pass
+
+    left._ask = slowly  # type: ignore[method-assign]
+    try:
+        leaving = asyncio.create_task(take(left))
+        await asked.wait()
+        leaving.cancel()
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        await asyncio.wait_for(take(other), 20)
+    finally:
+        await left.close()
+        await other.close()

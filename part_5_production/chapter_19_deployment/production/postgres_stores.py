@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import random
+import socket
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from exercise_1_19_2_solution import MAX_PER_OWNER, Conversation, Page, UnknownConversation
@@ -28,6 +30,7 @@ from shared.agent import Turns
 
 POOL = 10
 TIMEOUT_S = 5.0  # for a connection from the pool, and for one statement
+NO_ANSWER_S = TIMEOUT_S + 1  # then the connection is given up
 CANDIDATES = 20  # near answers that the guard is shown
 SETUP = 1919  # the lock under which one process at a time makes tables
 INDEX = """
@@ -42,6 +45,9 @@ CREATE TABLE IF NOT EXISTS answers (
     PRIMARY KEY (scope, said));
 CREATE INDEX IF NOT EXISTS answers_that_end ON answers (expires_at);
 """
+LOCK = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
+UNLOCK = "SELECT pg_advisory_unlock(hashtextextended(%s, 0))"
+Row = TypeVar("Row")
 Pool = AsyncConnectionPool[psycopg.AsyncConnection[dict[str, Any]]]
 log = logging.getLogger(__name__)
 
@@ -145,6 +151,22 @@ class PostgresIndex:
             return await (await db.execute(query, values)).fetchall()
 
 
+class Impatient(psycopg.AsyncConnection[Row]):
+    """A connection that breaks off when no answer comes: the statement's own timeout ends where the network hangs."""
+
+    async def wait(self, *args: Any, **options: Any) -> Any:
+        """Wait for PostgreSQL, `NO_ANSWER_S` at most; raises psycopg.OperationalError."""
+        giving_up = asyncio.get_running_loop().call_later(NO_ANSWER_S, self._break_off)
+        try:
+            return await super().wait(*args, **options)
+        finally:
+            giving_up.cancel()
+
+    def _break_off(self) -> None:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(self.pgconn.socket)) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+
+
 class PostgresTurns:
     """Lets one turn at a time into a conversation, over all processes: advisory locks of one connection's session.
 
@@ -160,16 +182,25 @@ class PostgresTurns:
     async def __call__(self, conversation_id: str) -> AsyncIterator[None]:
         async with self._local(conversation_id):
             pause = 0.005
-            while not await self._ask("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", conversation_id):
+            while not await self._lock(conversation_id):
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  (so that processes take turns)
                 pause = min(0.1, pause * 2)
             try:
                 yield
             finally:
                 with contextlib.suppress(psycopg.OperationalError):  # gone with the connection, and the lock with it
-                    await asyncio.shield(
-                        self._ask("SELECT pg_advisory_unlock(hashtextextended(%s, 0))", conversation_id)
-                    )
+                    await asyncio.shield(self._ask(UNLOCK, conversation_id))
+
+    async def _lock(self, conversation_id: str) -> bool:
+        """Ask for the lock; whoever is cancelled before the answer has come gives back what it brings."""
+        asking = asyncio.create_task(self._ask(LOCK, conversation_id))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            with contextlib.suppress(psycopg.OperationalError):
+                if await asking:
+                    await self._ask(UNLOCK, conversation_id)
+            raise
 
     async def _ask(self, query: Any, conversation_id: str) -> bool:
         async with self._connecting:
@@ -186,7 +217,7 @@ class PostgresTurns:
 
 async def connect(url: str) -> psycopg.AsyncConnection[Any]:
     """Connect with the timeouts of a request."""
-    return await psycopg.AsyncConnection.connect(url, autocommit=True, row_factory=tuple_row, **options())
+    return await Impatient.connect(url, autocommit=True, row_factory=tuple_row, **options())
 
 
 def options() -> dict[str, Any]:
@@ -328,7 +359,14 @@ async def open_postgres(config: Production, rest: dict[str, Any]) -> AsyncIterat
     url = config.database_url.get_secret_value()
     per_connection = {"autocommit": True, "row_factory": dict_row, **options()}
     pool: Pool = AsyncConnectionPool(
-        url, min_size=1, max_size=POOL, kwargs=per_connection, open=False, timeout=TIMEOUT_S, reconnect_timeout=30
+        url,
+        connection_class=Impatient,
+        min_size=1,
+        max_size=POOL,
+        kwargs=per_connection,
+        open=False,
+        timeout=TIMEOUT_S,
+        reconnect_timeout=30,
     )
     turns, costs = PostgresTurns(url), None
     try:
