@@ -401,7 +401,7 @@ async def test_the_times_of_the_budget_are_kept_and_everything_is_said(
     waits: list[float] = []
 
     class Impatient(GracefulShutdown):
-        async def wait_for_completion(self, timeout: float = 30.0) -> Drain:  # noqa: ASYNC109
+        async def wait_for_completion(self, timeout: float = 30.0) -> Drain:  # noqa: ASYNC109  (the chapter's name)
             waits.append(timeout)
             return Drain(False, self.active_requests, 0.0)
 
