@@ -116,7 +116,9 @@ CODE_LINE = re.compile(
     r"|const \w+ ?=|at \w\S* ?\()|[;{}]$|(?:Error|Exception): ",
     re.MULTILINE,
 )
-FORMULA = re.compile(r"(?<!\w)[a-z]\^?\(?[a-z\d]?\)? ?(?:[-+*/<>=^\u2264\u2265\u2208]|->)+ ?[-(]?\w|\bo\([\w ]+\)")
+FORMULA = re.compile(  # f(x) = y, n <= 3, o(n log n); not e-mail
+    r"(?<!\w)[a-z]\^?\(?[a-z\d]?\)? ?(?:[-+*/<>=^\u2264\u2265\u2208]|->)+ ?[-(]?(?:\d|[a-z](?![a-z]))|\bo\([\w ]+\)"
+)
 CONVERSION = re.compile(r"(?:convert |how much is |how many )?[\d.,]+ ?[^\W\d]+ (?:to|in|into) [^\W\d]+\W*")
 MEDIUM_POINTS, UNKNOWN_POINTS = 2.0, 2.2  # a plain task, and a message about which nothing is known
 TASK_POINTS = (("hard", 5.0), ("large", 4.5), ("loose", 3.0), ("plain", MEDIUM_POINTS))
@@ -139,7 +141,8 @@ PAIRS = frozenset(tuple(term.split()[:2]) for term in KNOWN if " " in term)  # w
 OPENINGS = frozenset(term.split()[0] for term in TASKS if " " in term)
 SUBSTANCE = 5  # letters: words as long as that carry a message's matter
 STRAIGHT_QUOTES = MappingProxyType(str.maketrans("\u201c\u201d\u2019", '""\''))
-ORDINARY_LETTERS, UNKNOWNS = frozenset("aiu0123456789"), frozenset("xy")
+ORDINARY_LETTERS = frozenset("aiu0123456789")  # words of one letter; the others name something: x, A and B
+UNKNOWNS = frozenset("xy")  # every equation has them
 COUNTED = (  # what is counted, how much of it is nothing special, points for each more, and at most
     ("numbers", 2, 0.3, 1.5),
     ("letters for things", 1, 0.6, 1.8),

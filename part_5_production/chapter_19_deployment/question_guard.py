@@ -161,9 +161,11 @@ def read(text: str) -> Meaning:
         return Meaning(flow=tuple(spoken), long=True)
     tense = "future" if "will" in spoken else "past" if {"did", "was", "were"} & set(spoken) else ""
     wanted = ""
-    if spoken[:1] in (["who"], ["what"]) and len(spoken) > 1:
-        verb = spoken[1]
-        wanted = "object" if verb in ("do", "does", "did") else "" if known.has("opening", verb) else "doer"
+    match spoken:
+        case ["who" | "what", "do" | "does" | "did", *_]:
+            wanted = "object"
+        case ["who" | "what", verb, *_] if not known.has("opening", verb):
+            wanted = "doer"
     line = " ".join(spoken)
     for pattern, new in known.rewrites:
         line = pattern.sub(new, line)
