@@ -99,14 +99,19 @@ async def test_a_claim_is_given_to_one_until_it_is_given_back(claims: Any) -> No
     assert await claims.claim("alert", 60)
 
 
-async def test_counters_of_processes_add_up(request: pytest.FixtureRequest) -> None:
+async def test_counters_of_processes_add_up_and_the_slowest_quantile_stands(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = '# TYPE n counter\nn{a="x"} 2\n# TYPE s summary\ns{quantile="0.95"} 0.5\ns_sum 1.5\ns_count 2\n'
+    two = one.replace("0.5", "0.25") + "# TYPE m counter\nm 1\n"
+    sums = '# TYPE n counter\nn{a="x"} 4\n# TYPE s summary\n%ss_sum 3\ns_count 4\n# TYPE m counter\nm 1\n'
     assert await LocalCounters().combined(one) == one
     async with redis_client(request) as client:
         first, second = RedisCounters(client, name="1"), RedisCounters(client, name="2")
         await first.combined(one)
-        both = await second.combined(one + "# TYPE m counter\nm 1\n")
-    assert both == '# TYPE n counter\nn{a="x"} 4\n# TYPE s summary\ns_sum 3\ns_count 4\n# TYPE m counter\nm 1\n'
+        assert await second.combined(two) == sums % 's{quantile="0.95"} 0.5\n'
+        monkeypatch.setattr("production.redis_stores.KEEP_QUANTILES_S", -1)  # both are too old to hold
+        assert await second.combined(two) == sums % ""
 
 
 # ---------------------------------------------------------------- the index of conversations

@@ -47,6 +47,7 @@ ATTEMPTS = 3  # of one job; then it takes its process down each time
 HEARTBEAT_S = 10
 LOOK_S = 2.0  # how often the lines are looked over for what a killed process left undone
 KEEP_COUNTERS_S = 24 * 3600
+KEEP_QUANTILES_S = 300  # what a process that is no longer asked has left does not hold for longer
 log = logging.getLogger(__name__)
 
 NOW = "local t = redis.call('TIME'); local now = ARGV[1] ~= '' and tonumber(ARGV[1]) or (t[1] + t[2] / 1e6)"
@@ -177,7 +178,10 @@ class RedisCounters:
         await self._client.hset(self._key, self._name, f"{time.time()}\n{own}")
 
     async def combined(self, own: str) -> str:
-        """Leave the text, and return the sum of all; quantiles cannot be added up and are left out."""
+        """Leave the text, and return the sum of all; of a quantile, which cannot be added up, the slowest recent one's.
+
+        So the quantile is an upper bound: the one over all requests lies between the processes' own.
+        """
         await self.publish(own)
         sums: dict[str, float] = {}
         texts: Any = await self._client.hgetall(self._key)
@@ -192,6 +196,8 @@ class RedisCounters:
                     sums.setdefault(line, math.nan)
                 elif "quantile=" not in series:
                     sums[series] = sums.get(series, 0.0) + float(value)
+                elif time.time() - float(written) < KEEP_QUANTILES_S:
+                    sums[series] = max(sums.get(series, 0.0), float(value))
         return exposition(sums)
 
 
