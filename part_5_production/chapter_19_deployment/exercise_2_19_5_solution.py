@@ -6,7 +6,7 @@ in order of arrival, and tells at /status/{request_id} how far a request is and,
 * There is no lock. Nothing awaits between looking and changing, so on one event loop nothing can come in between.
 * "In order" has one exception: a conversation takes one turn at a time, and the next one in line does not wait for it.
 * The position is exact and costs the same for ten waiting requests as for 100,000: it is a subtraction of two
-  arrival numbers, corrected by those who left the line early.
+  places in line, corrected by those who left the line early.
 * Everything ends: a full line refuses with an honest Retry-After, work has a deadline, results are forgotten.
 * `Idempotency-Key` makes a lost answer harmless: send the same again and get the same request ID.
 
