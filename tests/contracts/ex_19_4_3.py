@@ -3,8 +3,9 @@
 Readings accepted: an alert is a log line (or printed line) that says "alert", "error rate", "too many errors" or, as a
 warning or with "exceeds", "above" or "too high", "response time", "latency" or "slow"; or an entry more at a GET
 endpoint with "alert" in its path. Lines that say resolved, suppressed or skipped are none. An alert may take several
-lines. The average may be that of the last 10 requests, of more, or of all. Below ten requests an app may alert or not.
-A failure is an answer with a status of 500 or more.
+lines. A logger may be called "alerts": what it writes at each failure of several is none. The average may be that of
+the last 10 requests, of more, or of all. Below ten requests an app may alert or not. A failure is an answer with a
+status of 500 or more.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from shared.offline import BadRequest
 from tests.kit.app import App, Exchange
@@ -41,6 +44,12 @@ TOO_SLOW = re.compile(r"response[ _-]?time|latency|slow", re.IGNORECASE)
 NO_ALERT = re.compile(
     r"resolved|recover|suppress|skip|cool[ _-]?down|throttl|rate[ _-]?limit|\" \d{3} |HTTP/1", re.IGNORECASE
 )
+
+
+LOGGER = re.compile(  # the name of a logger or of a file, in the usual formats
+    r'"(?:logger|name|module|filename|pathname)": ?"[^"]*"|\b[a-z_.]*alert[a-z_.]*(?=\]?(?: -|:| \||\] |\.py))'
+)
+ROUTINE: WeakKeyDictionary[App, set[str]] = WeakKeyDictionary()  # what an app's logger of alerts writes at each failure
 
 
 class Alerts:
@@ -69,7 +78,8 @@ class Alerts:
 
     def _lines(self) -> list[str]:
         lines = self._app.output()[self._skip :].splitlines()
-        return [line for line in lines if is_alert(line) and not NO_ALERT.search(line)]
+        routine = ROUTINE.get(self._app, set())
+        return [x for x in lines if is_alert(x) and not NO_ALERT.search(x) and not (only_named(x) & routine)]
 
     def _in_log(self) -> int:
         return len(self._lines())
@@ -86,6 +96,11 @@ class Alerts:
 def is_alert(line: str) -> bool:
     """Tell whether a line says that something is wrong."""
     return bool(ALERT.search(line) or (WARNING.search(line) and TOO_SLOW.search(line)))
+
+
+def only_named(line: str) -> set[str]:
+    """Return the line without its numbers if only the name of its logger makes it look like an alert."""
+    return set() if is_alert(LOGGER.sub("", line)) or not is_alert(line) else {re.sub(r"\d+", "0", line)}
 
 
 def lists(value: Any) -> Iterator[list[Any]]:
@@ -121,8 +136,11 @@ def broken_model(app: App) -> Iterator[None]:
 
 def fail(app: App, count: int) -> Exchange:
     """Send messages at which the model fails; return the last exchange."""
+    before = len(app.output())
     with broken_model(app), ThreadPoolExecutor(count) as pool:
         exchanges = list(pool.map(lambda _: app.chat(), range(count)))
+    named = Counter(each for line in app.output()[before:].splitlines() for each in only_named(line))
+    ROUTINE.setdefault(app, set()).update(line for line, times in named.items() if times > 1)
     for exchange in exchanges:
         if 0 < exchange.status < 500:
             raise NotChecked(f"when the model fails, your app answers {exchange.status}: nothing looks like an error")
