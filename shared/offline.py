@@ -29,6 +29,10 @@ from shared.offline_responses import as_messages, as_response, events, without_i
 CHAT_MODELS = frozenset(
     ("gpt-4o-mini", "gpt-4o", "gpt-4-turbo", "gpt-4", "gpt-4.1", "gpt-4.1-mini", "gpt-4.1-nano", "gpt-3.5-turbo")
 )
+SAY_LITTLE = re.compile(
+    "an?|the|is|are|was|be|do|does|did|s|t|what|how|who|when|where|why|which|can|could|would|will|today|now|please|me|my"
+    "|i|you|your|it|of|to|in|on|at|for|and|or"
+)
 EMBEDDING_MODELS = {"text-embedding-3-small": 1536, "text-embedding-3-large": 3072}
 ROLES = frozenset(("system", "developer", "user", "assistant", "tool"))
 REMEMBERED_CALLS = 10_000
@@ -221,7 +225,11 @@ def _calculate(left: float, sign: str, right: float) -> str:
 
 
 def embeddings(body: dict[str, Any]) -> dict[str, Any]:
-    """Embed by hashed words and letter triples: alike spelling gives alike vectors, and meaning gives nothing."""
+    """Embed by hashed words and letter triples: alike spelling gives alike vectors, and meaning gives nothing.
+
+    Words that say little weigh little, so that "What's the weather?" and "How's the weather today?" score 0.89, as with
+    embedders that were trained (0.81 with all-MiniLM-L6-v2).
+    """
     model = _known(body.get("model"), EMBEDDING_MODELS)
     inputs = body.get("input")
     texts = [inputs] if isinstance(inputs, str) else inputs
@@ -243,9 +251,11 @@ def embeddings(body: dict[str, Any]) -> dict[str, Any]:
 def _hashed(text: str, size: int) -> list[float]:
     words = re.findall(r"\w+", text.lower())
     vector = [0.0] * size
-    for feature in itertools.chain(words, *(re.findall("(?=(...))", f" {word} ") for word in words)):
-        digest = int.from_bytes(hashlib.blake2b(feature.encode(), digest_size=8).digest(), "little")
-        vector[digest % size] += 1.0 if digest >> 63 else -1.0
+    for word in words:
+        weight = 0.4 if SAY_LITTLE.fullmatch(word) else 1.0
+        for feature in (word, *re.findall("(?=(...))", f" {word} ")):
+            digest = int.from_bytes(hashlib.blake2b(feature.encode(), digest_size=8).digest(), "little")
+            vector[digest % size] += weight if digest >> 63 else -weight
     length = math.sqrt(sum(x * x for x in vector)) or 1.0
     return [x / length for x in vector]
 

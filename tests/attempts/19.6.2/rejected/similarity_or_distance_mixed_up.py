@@ -1,4 +1,4 @@
-# must fail: reworded, threshold
+# must fail: threshold
 # Compares the wrong way round, as if it were a distance.
 import os
 
