@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import subprocess
@@ -350,6 +351,32 @@ def test_edge_a_huge_file_says_so_and_a_binary_one_is_left_out(tmp_path: Path) -
     assert report.files == 1
 
 
+@pytest.mark.parametrize(
+    "text",
+    ["services: &s\n  a: *s\n", "services:\n  a: &a\n    environment: *a\n", "? [a]\n: b\n",
+     "services:\n  a:\n    ? [image]\n    : x\n", "services: " + "[" * 3_000, '{"a":' * 3_000],
+)  # fmt: skip
+def test_abuse_a_compose_file_may_contain_itself(text: str) -> None:
+    assert set(rules_in(text, check_compose)) <= {"could-not-check"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_edge_a_pipe_in_the_folder_is_left_out(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "agent.py").write_text("x = 1\n")
+    assert audit([tmp_path]).files == 1
+
+
+def test_failure_a_file_that_may_not_be_read_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "agent.py").write_text("x = 1\n")
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    (finding,) = audit([tmp_path]).findings
+    assert (finding.rule, finding.detail) == ("could-not-check", "cannot be read: Permission denied")
+
+
 CHECKS = (check_python, check_text, check_dockerfile, check_compose, check_requirements)
 
 
@@ -359,7 +386,10 @@ def test_abuse_no_text_stops_a_check(text: str, check) -> None:  # type: ignore[
     rules_in(text, check)
 
 
-@pytest.mark.parametrize("piece", ["a", "a.", "a_", "sk-", "eyJaaaaaaaa.", "a://a:", "Bearer ", "0a", "ENV A="])
+@pytest.mark.parametrize(
+    "piece",
+    ["a", "a.", "a_", "sk-", "eyJaaaaaaaa.", "a://a:", "Bearer ", "0a", "ENV A=", "curl -u a:", "--token ", ";pwd="],
+)
 @pytest.mark.parametrize("check", [check_text, check_dockerfile], ids=lambda c: c.__name__)
 def test_abuse_time_grows_with_length_and_no_faster(piece: str, check) -> None:  # type: ignore[no-untyped-def]
     def took(length: int) -> float:

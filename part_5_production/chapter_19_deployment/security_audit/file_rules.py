@@ -121,13 +121,14 @@ def check_compose(source: Source) -> None:
 
     try:
         tree = yaml.compose(source.text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):
         source.find("could-not-check", 1, detail="not valid YAML")
+        check_text(source)
         return
     for service in fields(fields(tree).get("services")).values():
         entries = fields(service)
         for key, node in entries.items():
-            line, value = node.start_mark.line + 1, str(node.value)
+            line, value = node.start_mark.line + 1, scalar(node)
             for name, text, at in pairs(node):
                 if names_secret(name) and text and not re.match(r"\$|/", text):
                     source.find("compose-secret", at, secret=text if len(text) > 3 else "")
@@ -138,7 +139,7 @@ def check_compose(source: Source) -> None:
             if (key, value) in (("privileged", "true"), ("network_mode", "host"), ("pid", "host")):
                 source.find("compose-privileges", line)
             for item in listed(node):
-                if "docker.sock" in str(item.value):
+                if any("docker.sock" in scalar(part) for part in (item, *fields(item).values())):
                     source.find("compose-privileges", item.start_mark.line + 1)
             if key == "user" and value.split(":")[0] in ("root", "0"):
                 source.find("container-root", line)
@@ -148,7 +149,12 @@ def check_compose(source: Source) -> None:
 
 def fields(node: Any) -> dict[str, Any]:
     """Return a YAML mapping's nodes by key, merged ones included."""
-    return {key.value: value for key, value in node.value} if type(node).__name__ == "MappingNode" else {}
+    return {scalar(key): value for key, value in node.value} if type(node).__name__ == "MappingNode" else {}
+
+
+def scalar(node: Any) -> str:
+    """Return a YAML scalar's text; "" for anything else (which may contain itself)."""
+    return str(node.value) if type(node).__name__ == "ScalarNode" else ""
 
 
 def listed(node: Any) -> list[Any]:
@@ -158,15 +164,18 @@ def listed(node: Any) -> list[Any]:
 
 def pairs(node: Any) -> Iterator[tuple[str, str, int]]:
     """Yield name, value and line of `environment` and `args`, which may be written as a mapping or as a list."""
-    for key, value in fields(node).items():
-        if type(value).__name__ == "ScalarNode":
-            yield key, str(value.value), value.start_mark.line + 1
-        else:
-            yield from pairs(value)
-    for item in listed(node):
-        name, is_pair, text = str(item.value).partition("=")
-        if is_pair and type(item).__name__ == "ScalarNode":
-            yield name, text, item.start_mark.line + 1
+    left, seen = [node], {id(node)}  # an alias may lead to where it stands
+    for each in left:
+        for key, value in fields(each).items():
+            if type(value).__name__ == "ScalarNode":
+                yield key, scalar(value), value.start_mark.line + 1
+            elif id(value) not in seen:
+                seen.add(id(value))
+                left.append(value)
+        for item in listed(each):
+            name, is_pair, text = scalar(item).partition("=")
+            if is_pair:
+                yield name, text, item.start_mark.line + 1
 
 
 def check_requirements(source: Source) -> None:

@@ -52,7 +52,7 @@ def files_below(path: Path) -> Iterator[Path]:
     for child in sorted(path.iterdir()):
         if child.is_symlink() or (child.is_dir() and re.fullmatch(SKIPPED, child.name)):
             continue
-        if child.is_dir() or kind_of(child):
+        if child.is_dir() or (child.is_file() and kind_of(child)):  # a pipe is neither
             yield from files_below(child)
 
 
@@ -74,11 +74,15 @@ def kind_of(path: Path) -> str:
 
 def read(path: Path, name: str) -> Source | None:
     """Read a file; one that cannot be read is a finding, one that is no text is none."""
+    unread = Source(name, "")
     if path.stat().st_size > MAX_BYTES:
-        source = Source(name, "")
-        source.find("could-not-check", 1, detail=f"larger than {MAX_BYTES:,} bytes")
-        return source
-    data = path.read_bytes()
+        unread.find("could-not-check", 1, detail=f"larger than {MAX_BYTES:,} bytes")
+        return unread
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        unread.find("could-not-check", 1, detail=f"cannot be read: {error.strerror}")
+        return unread
     return Source(name, data.decode("utf-8-sig", "replace")) if b"\0" not in data else None
 
 
