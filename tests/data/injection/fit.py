@@ -14,7 +14,7 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[2] / "part_5_production" / "chapter_19_deployment"))
 from disguises import fold  # noqa: E402  (found by the line above)
-from exercise_2_19_7_solution import CLASSES, neighbours, read  # noqa: E402  (the same)
+from injection_detector import CLASSES, neighbours, read  # noqa: E402  (the same)
 
 PENALTY = 2.0
 TENTHS = 10  # the table holds tenths of a unit of log-odds
