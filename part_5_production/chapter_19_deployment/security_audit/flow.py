@@ -40,6 +40,8 @@ def constant(node: ast.AST | None, kind: type = str) -> Any:
         )
         glue = constant(node.func.value)
         return None if glue is None or None in parts else glue.join(part or "" for part in parts)
+    if isinstance(node, ast.Call) and last(node) == "encode" and isinstance(node.func, ast.Attribute):
+        return constant(node.func.value, kind)
     if isinstance(node, ast.Call) and last(node) in ("SecretStr", "Field", "str"):
         return constant(node.args[0] if node.args else keywords(node).get("default"), kind)
     return None

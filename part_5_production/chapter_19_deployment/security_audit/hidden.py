@@ -20,7 +20,7 @@ PLACEHOLDER = re.compile(
     r"|^<|>$|[{}]|^\$|%\(|\*{3}|\.{3}|^(?:pass(?:word|wd)?|pwd|secret|user)$"
 )
 NOT_RANDOM = re.compile(
-    r"[a-z]+://.*|[./~\\].*|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*|[\w-]+(?:\.[A-Za-z_]\w*)+|[A-Za-z]+(?:[-_ /:][A-Za-z]+)*\d?"
+    r"(?:[a-z]+://|arn:|[./~\\]).*|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*|[\w-]+(?:\.[A-Za-z_]\w*)+|[A-Za-z]+(?:[-_ /:][A-Za-z]+)*\d?"
 )
 
 
@@ -31,7 +31,7 @@ def formats() -> tuple[re.Pattern[str], re.Pattern[str]]:
     at_a_word = [pattern for pattern in patterns if pattern.startswith(r"\b")]  # asked once for all of them
     anywhere = [pattern for pattern in patterns if not pattern.startswith(r"\b")]
     return re.compile(rf"({'|'.join(anywhere)})|\b({'|'.join(at_a_word)})"), re.compile(
-        r"[\w.+/=$~-]{16}|://|BEGIN|;\s?[Pp](?:[Ww]|ass)|curl |--\w"
+        r"[\w.+/=$~-]{16}|://|BEGIN|[; ][Pp](?:[Ww]|ass)|curl |--\w"
     )
 
 

@@ -146,6 +146,8 @@ class PythonFile:
         """Yield every value that stands under a name: assigned, passed, a default, in a dict, compared."""
         for node in self.of(ast.Assign, ast.AnnAssign):
             for target in targets_of(node) if node.value else ():
+                if isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple):
+                    yield from zip(map(called, target.elts), node.value.elts, strict=False)
                 yield called(target), node.value
         for node in self.of(ast.NamedExpr):
             yield node.target.id, node.value
@@ -158,9 +160,17 @@ class PythonFile:
                 setting = last(node) in ("getenv", "get", "setdefault", "setenv", "putenv", "config", "env")
                 password = "password" if last(node).endswith("BasicAuth") else ""
                 yield (constant(node.args[0]) or "" if setting else password), node.args[1]
-            if (
-                node.args and "default" in given
-            ):  # add_argument("--api-key", default=...), config("API_KEY", default=...)
+            # add_argument("--api-key", default=...), config("API_KEY", default=...)
+            match last(node), node.args:
+                case "setattr", [_, name, value]:
+                    yield constant(name) or "", value
+                case "compare_digest", [one, other]:
+                    yield from ((called(one), other), (called(other), one))
+                case "Fernet", [value, *_]:
+                    yield "fernet_key", value
+                case "encode" | "decode", [_, value, *_] if self.dotted(node.func).startswith("jwt."):
+                    yield "jwt_secret", value
+            if node.args and "default" in given:
                 yield constant(node.args[0]) or "", given["default"]
         for node in self.of(ast.Dict):
             yield from ((constant(key) or last(key), value) for key, value in zip(node.keys, node.values, strict=True))
