@@ -20,7 +20,8 @@ PLACEHOLDER = re.compile(
     r"|^<|>$|[{}]|^\$|%\(|\*{3}|\.{3}|^(?:pass(?:word|wd)?|pwd|secret|user)$"
 )
 NOT_RANDOM = re.compile(
-    r"(?:[a-z]+://|arn:|[./~\\]).*|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*|[\w-]+(?:\.[A-Za-z_]\w*)+|[A-Za-z]+(?:[-_ /:][A-Za-z]+)*\d?"
+    r"(?:[a-z]+://|arn:|[./~\\]).*|"
+    r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*|[\w-]+(?:\.[A-Za-z_]\w*)+|[A-Za-z]+(?:[-_ /:][A-Za-z]+)*\d?"
 )
 
 
