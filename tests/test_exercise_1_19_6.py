@@ -21,24 +21,20 @@ from pathlib import Path
 
 import pytest
 from exercise_1_19_6_solution import (
-    BRIEF,
     COMPLEX_FROM,
-    HEAD,
     MEDIUM_FROM,
     REMEMBERED,
-    TAIL,
     Quality,
     Route,
-    Signal,
     SmartModelRouter,
     create_app,
     main,
     measure,
-    read,
 )
 from hypothesis import given
 from hypothesis import strategies as st
 
+from message_signals import BRIEF, HEAD, TAIL, Signal, read
 from shared.agent import MODEL_RETRIES
 from shared.offline import Fault, OfflineModel
 from shared.pricing import cost_usd

@@ -15,7 +15,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from exercise_1_19_6_solution import HARD, LARGE, PLAIN, SmartModelRouter, measure
+from exercise_1_19_6_solution import SmartModelRouter, measure
+
+from message_signals import HARD, LARGE, PLAIN
 
 Rows = list[tuple[str, str, str, str]]
 DATA = Path(__file__).resolve().parents[1] / "data" / "routing_messages.jsonl"
