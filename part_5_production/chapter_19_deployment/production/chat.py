@@ -219,9 +219,11 @@ class Chat:
     @contextlib.asynccontextmanager
     async def _deadline(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(self.config.deadline_s):
+            async with asyncio.timeout(self.config.deadline_s) as limit:
                 yield
         except TimeoutError:
+            if not limit.expired():  # somebody else's
+                raise
             raise ModelError("model_timeout") from None
 
     @contextlib.asynccontextmanager
