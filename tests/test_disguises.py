@@ -127,6 +127,7 @@ def test_edge_a_short_secret_is_not_taken_for_letters_that_resemble_it() -> None
     assert short.leaks("it is 417.31")
     assert not short.leaks("aitei")
     assert long.leaks("aiteiait")
+    assert not OutputFilter("", ("4173141",)).leaks("aiteiai")
 
 
 def test_limit_what_is_not_listed_passes() -> None:

@@ -15,7 +15,7 @@ import shutil
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
@@ -187,6 +187,16 @@ def test_failures_are_counted_apart_and_are_no_throughput() -> None:
     assert level.mean_s == pytest.approx(0.1)
 
 
+def test_each_percentile_is_its_own_and_what_was_measured_stays() -> None:
+    answers = [Answer("200", 0.0, n / 100) for n in range(1, 101)]
+    level = summarize(1, answers)
+    assert (level.p50_s, level.p95_s, level.p99_s, level.max_s) == (0.5, 0.95, 0.99, 1.0)
+    for kept, name in ((answers[0], "took_s"), (level, "p99_s")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(kept, name, 0.0)
+    assert not hasattr(answers[0], "__dict__")  # there are many of them
+
+
 def test_edge_nothing_measured_is_an_error() -> None:
     with pytest.raises(ValueError, match="no request was measured"):
         summarize(1, [])
@@ -224,20 +234,21 @@ def test_the_chart_is_valid_svg_with_a_line_for_each_percentile() -> None:
 
 
 def test_the_chart_puts_loads_and_times_where_their_logarithms_are() -> None:
-    levels = [replace(level(load, 0.2), p50_s=0.1, p99_s=0.4) for load in (1, 10, 100)]
+    levels = [replace(level(load, 0.2), p50_s=0.1, p99_s=0.4) for load in (2, 20, 200)]
     drawn = chart(levels)  # from 0.1 / 1.5 to 0.4 * 1.5, so that 0.2 is in the middle
     for said in (
         'viewBox="0 0 640 360"',
         'width="640" height="360" fill="white"',
         '<text x="320.0" y="348" text-anchor="middle">clients</text>',
-        '<text x="60" y="318" text-anchor="middle">1</text>',
-        '<text x="320" y="318" text-anchor="middle">10</text>',
-        '<text x="580" y="318" text-anchor="middle">100</text>',
+        '<text x="60" y="318" text-anchor="middle">2</text>',
+        '<text x="320" y="318" text-anchor="middle">20</text>',
+        '<text x="580" y="318" text-anchor="middle">200</text>',
         'points="60.0,255.7 320.0,255.7 580.0,255.7"/>\n<text x="584" y="256" fill="#1b7837" font-size="10">p50 100 ms',
         'points="60.0,180.0 320.0,180.0 580.0,180.0"/>\n<text x="584" y="180" fill="#e08214" font-size="10">p95 200 ms',
         'points="60.0,104.3 320.0,104.3 580.0,104.3"/>\n<text x="584" y="104" fill="#b2182b" font-size="10">p99 400 ms',
     ):
         assert said in drawn
+    assert "p99 4000 ms" in chart([replace(levels[0], p99_s=4.0)])
     assert 'points="60.0,' in chart(levels[1:2], "rate") and ">rate</text>" in chart(levels[1:2], "rate")
 
 

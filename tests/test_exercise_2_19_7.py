@@ -349,6 +349,7 @@ def test_edge_any_twice_a_piece_in_a_row_is_found_and_less_than_a_piece_is_not()
     assert not any(filter_.leaks(letters[i : i + 4]) for i in range(17))
     assert filter_.leaks("FGHIJ")
     assert not filter_.leaks("efghi")
+    assert module.cut("a", 1) == module.cut("a", 2) == ["a"]
     assert OutputFilter("abc").leaks("it is a.b.c")
     assert OutputFilter("x" * 29 + "y").leaks("x" * 29 + "y")
     assert not OutputFilter("x" * 29 + "y").leaks("x" * 29)
