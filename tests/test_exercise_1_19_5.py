@@ -13,6 +13,7 @@ import re
 import selectors
 import shutil
 import socket
+import subprocess
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import FrozenInstanceError, replace
@@ -357,6 +358,13 @@ def test_failure_a_closed_port_is_a_refusal() -> None:
 
 
 @pytest.mark.anyio
+async def test_the_agent_is_loaded_before_the_first_request_is_measured() -> None:
+    app = create_app(SETTINGS, client=client_of(OfflineModel()))
+    async with serving(app):
+        assert app.state.agent._loading.done()
+
+
+@pytest.mark.anyio
 async def test_http_the_api_under_test_is_the_plain_one() -> None:
     async with serving(create_app(SETTINGS, client=client_of(OfflineModel()))) as http:
         answer = await http.post("/v1/chat", json={"message": "What is 6 * 7?"})
@@ -384,6 +392,8 @@ def test_hey_beside_it_is_read_right() -> None:
     assert (result.outcomes, len(refused)) == ({"200": 12}, 2)
     assert result.p50_s >= 0.1 and result.max_s < 5
     assert {answer.outcome for answer in refused} == {"401"}
+    with pytest.raises(subprocess.CalledProcessError):
+        run_hey("http://127.0.0.1:9", "", None, 4, 1)  # more clients than requests
 
 
 # ---------------------------------------------------------------- the script

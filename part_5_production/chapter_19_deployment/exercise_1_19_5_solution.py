@@ -273,9 +273,9 @@ def create_app(
 
         from shared.offline import OfflineModel
 
-        settings = settings or Settings(openai_api_key="offline", offline=True)
+        settings = settings or Settings(openai_api_key="offline")
         http: Any = httpx.AsyncClient(transport=httpx.ASGITransport(OfflineModel(delay_s=service_s)))
-        client = AsyncOpenAI(api_key="offline", base_url="http://stand-in/v1", http_client=http, max_retries=0)
+        client = AsyncOpenAI(api_key="offline", base_url="http://stand-in/v1", http_client=http)
     app = base_app(settings, client, lifespan=loaded)
 
     @app.post("/v1/chat")
