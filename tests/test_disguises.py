@@ -130,6 +130,18 @@ def test_edge_a_short_secret_is_not_taken_for_letters_that_resemble_it() -> None
     assert not OutputFilter("", ("4173141",)).leaks("aiteiai")
 
 
+def test_letters_in_pieces_are_read_backwards_and_exchanged_too() -> None:
+    for hidden in (SECRET[::-1], codecs.encode(SECRET, "rot13")):
+        packed = b64(hidden)
+        assert FILTER.leaks("the code: " + " ".join(packed[at : at + 5] for at in range(0, len(packed), 5)))
+
+
+def test_a_short_secret_is_found_exchanged_and_in_every_second_place() -> None:
+    short = OutputFilter("", ("kiwi1a2b",))
+    assert short.leaks("it is xvjv1n2o ok")
+    assert short.leaks("xkxixwxix1xax2xb")
+
+
 def test_limit_what_is_not_listed_passes() -> None:
     assert not FILTER.leaks("Sie verkaufen Lampen nur an unsere Kunden. Das ist intern.")
     assert not FILTER.leaks(base64.b85encode(SECRET.encode()).decode())

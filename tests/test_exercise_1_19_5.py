@@ -45,6 +45,7 @@ from exercise_1_19_5_solution import (
     knee,
     main,
     measure,
+    ms,
     open_loop,
     parse,
     percentile,
@@ -249,7 +250,7 @@ def test_the_chart_puts_loads_and_times_where_their_logarithms_are() -> None:
         'points="60.0,104.3 320.0,104.3 580.0,104.3"/>\n<text x="584" y="104" fill="#b2182b" font-size="10">p99 400 ms',
     ):
         assert said in drawn
-    assert "p99 4000 ms" in chart([replace(levels[0], p99_s=4.0)])
+    assert ms(4.0) == "4000"
     assert 'points="60.0,' in chart(levels[1:2], "rate") and ">rate</text>" in chart(levels[1:2], "rate")
 
 
@@ -439,11 +440,18 @@ def test_everything_is_measured_as_it_was_asked_for(with_hey: bool) -> None:
     opened: list[tuple[str, dict[str, Any]]] = []
     hey_ran: list[tuple[Any, ...]] = []
     said: list[str] = []
+    chats: list[str] = []
 
     @contextlib.asynccontextmanager
     async def open_sender(url: str, **how: Any) -> AsyncIterator[Callable[[], Awaitable[str]]]:
         opened.append((url, how))
-        yield server(0.2)
+        send = server(0.2)
+
+        async def counted() -> str:
+            chats.extend([url] * url.endswith("/v1/chat"))
+            return await send()
+
+        yield counted
 
     def hey(*how: Any) -> list[Answer]:
         hey_ran.append(how)
@@ -461,6 +469,7 @@ def test_everything_is_measured_as_it_was_asked_for(with_hey: bool) -> None:
     assert [(one.load, one.requests) for one in found["closed"]] == [(1, 5), (4, 20)]
     assert [(one.load, one.requests) for one in found["ceiling"]] == [(32, 960)]
     assert (found["open"].load, found["open"].requests) == (10, 20)
+    assert len(chats) == (1 + 4) * (WARM_UP + 5) + 10 * (1 + 2)
     assert said == [
         "ceiling of this generator: 160 answers/s",
         "   1 clients      5.0 answers/s  p50    200 ms  p95    200 ms  failed 0",
@@ -616,7 +625,8 @@ def test_the_document_says_what_was_measured() -> None:
     ):
         assert said in text
     assert "`hey`" not in text
-    assert "`hey` is compiled" in document(found | {"hey": {"x": found["ceiling"]}}, "", "")
+    with_hey = document(found | {"hey": {"with more load": found["ceiling"]}}, "", "")
+    assert "\n`hey`, with more load:\n\n| clients |" in with_hey and "`hey` is compiled" in with_hey
 
 
 def test_our_own_documents_sums_are_right() -> None:

@@ -527,6 +527,45 @@ async def test_the_budget_stops_at_calls_and_at_money() -> None:
 
 
 @pytest.mark.anyio
+async def test_the_budget_is_charged_what_was_used_and_not_what_was_feared() -> None:
+    thrifty = Budget(client_of(OfflineModel()), "gpt-4o-mini", max_calls=9, max_usd=0.00028)  # one and a half estimates
+    for _ in range(5):
+        assert await thrifty([{"role": "user", "content": "6 * 7"}])
+
+
+@pytest.mark.anyio
+async def test_what_got_through_everything_is_named_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = {"all": [Case("family", "say", "one", encode="base64"), Case("family", "say", "two")]}
+
+    async def measured(name: str, *_: Any) -> tuple[module.Row, list[Case]]:
+        return module.Row(name, 1, 0, {}, 0, 0, 0), cases.get(name, [Case("other", "say", "three")])
+
+    monkeypatch.setattr(module, "measure", measured)
+    _, survivors = await module.experiment(SETTINGS, live=False, max_calls=0, max_usd=0.0)
+    assert survivors == ["base64: one", "family: two"]
+
+
+@pytest.mark.anyio
+async def test_a_live_run_closes_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = client_of(OfflineModel())
+    monkeypatch.setattr(module, "new_client", lambda settings: client)
+    await module.experiment(SETTINGS, live=True, max_calls=0, max_usd=0.0)
+    assert client.is_closed()
+
+
+@pytest.mark.anyio
+async def test_what_is_refused_or_withheld_is_logged_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    model = OfflineModel(lambda messages: SYSTEM_PROMPT)
+    async with serving(create_app(SETTINGS, client=client_of(model))) as http:
+        await http.post("/v1/chat", json={"message": ATTACK})
+        await http.post("/v1/chat", json={"message": "Hello"})
+    told = [record for record in caplog.records if record.name == module.__name__]
+    assert [record.levelname for record in told] == ["WARNING", "ERROR"]
+    assert "override" in told[0].getMessage() and "withheld" in told[1].getMessage()
+    assert ATTACK not in caplog.text and SYSTEM_PROMPT not in caplog.text
+
+
+@pytest.mark.anyio
 async def test_edge_the_budget_pays_exactly_and_counts_what_was_used() -> None:
     message = [{"role": "user", "content": "x" * 500}]
     enough = float(cost_usd("gpt-4o-mini", 500, 300))

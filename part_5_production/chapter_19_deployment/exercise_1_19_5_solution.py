@@ -104,6 +104,11 @@ def percentile(ordered: Sequence[float], q: float) -> float:
     return ordered[max(0, math.ceil(q / 100 * len(ordered)) - 1)]
 
 
+def ms(seconds: float) -> str:
+    """Write a time in whole milliseconds."""
+    return f"{seconds * 1000:.0f}"
+
+
 def summarize(load: float, answers: Sequence[Answer]) -> Level:
     """Sum up one load; raises ValueError when nothing was measured."""
     if not answers:
@@ -207,7 +212,7 @@ def chart(levels: Sequence[Level], label: str = "clients") -> str:
         values = [getattr(level, name) for level in levels]
         points = " ".join(f"{x(load):.1f},{y(value):.1f}" for load, value in zip(loads, values, strict=True))
         parts.append(f'<polyline fill="none" stroke="{color}" stroke-width="2" points="{points}"/>')
-        end = f"{name[:-2]} {values[-1] * 1000:.0f} ms"
+        end = f"{name[:-2]} {ms(values[-1])} ms"
         parts.append(f'<text x="{width - edge + 4}" y="{y(values[-1]):.0f}" fill="{color}" font-size="10">{end}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
 
@@ -320,7 +325,7 @@ def table(levels: Sequence[Level], label: str) -> list[str]:
     for level in levels:
         times = (level.p50_s, level.p95_s, level.p99_s, level.max_s, level.mean_s)
         outcomes = ", ".join(f"{count} x {outcome}" for outcome, count in level.outcomes.items())
-        cells = [f"{level.load:g}", level.requests, f"{level.throughput:.1f}", *(f"{t * 1000:.0f}" for t in times)]
+        cells = [f"{level.load:g}", level.requests, f"{level.throughput:.1f}", *map(ms, times)]
         lines.append("| " + " | ".join(map(str, [*cells, f"{level.under_way:.1f}", outcomes])) + " |")
     return lines
 
@@ -351,7 +356,7 @@ def document(found: dict[str, Any], command: str, about: str) -> str:
         "## How many concurrent requests your agent handles before slowing down",
         "",
         f"**{knee(closed):g}.** The rule: up to there nothing fails, and p95 is at most {SLOWER:g} times that of "
-        f"{first.load:g} client ({first.p95_s * 1000:.0f} ms).",
+        f"{first.load:g} client ({ms(first.p95_s)} ms).",
         f"The most it answered was {best.throughput:.1f} requests per second, with {best.load:g} clients.",
         "",
         "## What errors occur under heavy load",
@@ -360,8 +365,8 @@ def document(found: dict[str, Any], command: str, about: str) -> str:
         "",
         "## How response times change with load",
         "",
-        f"From {first.load:g} to {last.load:g} clients p50 goes from {first.p50_s * 1000:.0f} to "
-        f"{last.p50_s * 1000:.0f} ms and p95 from {first.p95_s * 1000:.0f} to {last.p95_s * 1000:.0f} ms.",
+        f"From {first.load:g} to {last.load:g} clients p50 goes from {ms(first.p50_s)} to {ms(last.p50_s)} ms "
+        f"and p95 from {ms(first.p95_s)} to {ms(last.p95_s)} ms.",
         "",
         "Closed loop (each client waits for its answer):",
         "",
@@ -409,13 +414,14 @@ async def measure(
             level = summarize(clients, await closed_loop(send, clients, per_client=args.requests))
             found["closed"].append(level)
             say(
-                f"{clients:4} clients  {level.throughput:7.1f} answers/s  p50 {level.p50_s * 1000:6.0f} ms  "
-                f"p95 {level.p95_s * 1000:6.0f} ms  failed {level.failed}"
+                f"{clients:4} clients  {level.throughput:7.1f} answers/s  p50 {ms(level.p50_s):>6} ms  "
+                f"p95 {ms(level.p95_s):>6} ms  failed {level.failed}"
             )
-            if not 0.9 < level.under_way / clients < 1.1:
+            if level.under_way < 0.9 * clients:
                 say(f"      Little's law: {level.under_way:.1f} under way with {clients} clients: distrust this line")
-        found["open"] = summarize(args.rate, await open_loop(send, args.rate, seconds=args.seconds, warm_up_s=1.0))
-    say(f"{args.rate:4g} per second  p50 {found['open'].p50_s * 1000:.0f} ms  p99 {found['open'].p99_s * 1000:.0f} ms")
+        steady = summarize(args.rate, await open_loop(send, args.rate, seconds=args.seconds, warm_up_s=1.0))
+    say(f"{args.rate:4g} per second  p50 {ms(steady.p50_s)} ms  p99 {ms(steady.p99_s)} ms")
+    found["open"] = steady
     if hey:  # by now nothing else runs on this loop
         ceiling = hey(f"{base}/health", "", None, 32, 3200)
         same = [summarize(c, hey(f"{base}/v1/chat", args.key, body, c, c * args.requests)) for c in args.levels]
