@@ -79,6 +79,10 @@ NUMBERS = (
     (8, re.compile(r"(?<![0-9a-z])[0-7]{2,3}(?![0-9a-z])")),
     (2, re.compile(r"[01]{8}")),
 )
+NUMBER = "[a-z]{0,2}[0-9][0-9a-z]*+"
+IN_A_ROW = re.compile(  # eight numbers, with at most one word between two of them
+    f"(?<![0-9a-z]){NUMBER}(?:[^0-9a-z]++(?:[a-z]++[^0-9a-z]++)?{NUMBER}){{7}}"
+)
 BEFORE_NUMBERS = re.compile(r"0x|\\x|&#x?|u\+00|[%=\\]")
 ESCAPES = (
     ("\\", re.compile(r"\\u\{?([0-9a-f]{2,6})\}?|\\x([0-9a-f]{2})")),
@@ -158,7 +162,7 @@ def unwrapped(text: str, folded: str) -> Iterator[str]:
     """Yield the texts that are encoded in a text."""
     if (plain := unescaped(text)) != text:
         yield plain
-    if len(re.findall("[0-9]+", folded)) > 7 or re.search("[01]{16}", folded):
+    if IN_A_ROW.search(folded) or re.search("[01]{16}", folded):
         yield from numbers(folded)
     if looks_encoded(text):
         yield from decoded(text)
