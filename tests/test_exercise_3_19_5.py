@@ -340,7 +340,8 @@ class Server:
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr("multiprocessing.parent_process", lambda: None)  # these tests may run in a worker themselves
     server = Server()
     before = signal.signal(signal.SIGTERM, server.handle_exit)
     yield server
