@@ -1105,3 +1105,7 @@ def test_the_script_plays_its_transcript(capsys: pytest.CaptureFixture[str], mon
     assert out.startswith("Exercise 2 (19.5): accept chats at once")
     for said in ("came  202", "Location: /status/", "6 * 7 = 42", "came  404", "came  422"):
         assert said in out
+
+
+def test_a_file_that_another_process_holds_is_waited_for_for_a_second() -> None:
+    assert inspect.signature(Journal).parameters["patience_s"].default == 1.0
