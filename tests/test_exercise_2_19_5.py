@@ -1061,9 +1061,10 @@ async def test_http_a_full_line_is_a_503_with_retry_after() -> None:
         refused = await service.chat("refused")
         assert (waiting.status_code, refused.status_code) == (202, 503)
         assert refused.headers["retry-after"] == "1"
-        for response in (running, waiting):
-            cancelled = await service.http.delete(response.headers["location"])
+        for version, response in (("", running), ("/v1", waiting)):
+            cancelled = await service.http.delete(version + response.headers["location"])
             assert (cancelled.status_code, cancelled.json()["status"]) == (200, "cancelled")
+            assert None not in cancelled.json().values()
         assert (await service.chat("again")).status_code == 202
 
 
