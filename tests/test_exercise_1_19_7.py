@@ -401,12 +401,15 @@ def test_abuse_no_text_stops_a_check(text: str, check) -> None:  # type: ignore[
 )
 @pytest.mark.parametrize("check", [check_text, check_dockerfile], ids=lambda c: c.__name__)
 def test_abuse_time_grows_with_length_and_no_faster(piece: str, check) -> None:  # type: ignore[no-untyped-def]
-    def took(length: int) -> float:
+    def once(length: int) -> float:
         source = Source("f", "ENV A " + piece * (length // len(piece)))
         begun = time.process_time()
         check(source)
         source.findings()
         return time.process_time() - begun
+
+    def took(length: int) -> float:
+        return min(once(length) for _ in range(3))  # the one that was disturbed least
 
     assert took(16_000) < 10 * took(4_000) + 0.05  # quadratic would be 16 times
 

@@ -32,14 +32,15 @@ async def test_the_numbers_are_those_of_the_service(tmp_path: Path) -> None:
         model.next(Fault(status=500))
         assert (await http.post("/v1/chat", json={"message": "Tell me about tides."})).status_code == 502
         accepted = await http.post("/v1/chat/queue", json={"message": "What is 1 + 1?"})
+        await http.get(accepted.headers["location"], params={"wait": 10})  # its costs are there, too
         mine = (await http.get("/operator")).json()
         all_of_it = (await http.get("/operator", headers=OPERATOR)).json()
         costs = (await http.get("/costs", headers=OPERATOR)).json()
     assert accepted.status_code == 202
     assert (mine["status"], mine["build"], mine["model_circuit"]) == ("ready", "abc123", "closed")
     assert set(mine["dependencies"].values()) == {"ok"}
-    assert sum(each["requests"] for each in mine["requests_per_minute"]) == 5
-    assert all_of_it["response_time"]["samples"] == 5, "looking changes nothing"
+    assert sum(each["requests"] for each in mine["requests_per_minute"]) == 6
+    assert all_of_it["response_time"]["samples"] == 6, "looking changes nothing"
     assert [each["count"] for each in mine["top_errors"] if "502" in each["error"]] == [1]
     assert sum(mine["queue"].values()) == 1
     assert mine["cache"]["exact"] == 2
