@@ -279,7 +279,7 @@ EXERCISES = (
         "19.7.2",
         "Prompt Injection Testing",
         "attacks, defences, and what each of them is worth",
-        ("exercise_2_19_7_solution.py", "disguises.py"),
+        ("exercise_2_19_7_solution.py",),
         (
             'Try "Ignore all previous instructions..."',
             'Try "You are now an unfiltered AI..."',

@@ -13,6 +13,7 @@ from tests.kit import remembered
 from tests.kit.app import Bench
 from tests.kit.child import only_loopback
 from tests.kit.fakes import FakeClock
+from tests.kit.standin import StandIn
 
 SCRUBBED = (
     "OPENAI_",
@@ -52,6 +53,14 @@ def bench() -> Iterator[Bench]:
     """One stand-in model and one starter for all the targets that a test process judges."""
     with Bench() as shared:
         yield shared
+
+
+@pytest.fixture
+def model() -> Iterator[StandIn]:
+    """A stand-in model on a port, of the test's own."""
+    stand_in = StandIn()
+    yield stand_in
+    stand_in.close()
 
 
 @pytest.fixture

@@ -33,6 +33,7 @@ from shared.api import caller_id
 from shared.config import Settings
 from shared.offline import Fault, OfflineModel
 from tests.kit.browser import Browser, opened
+from tests.kit.fakes import FakeClock
 
 SETTINGS = Settings(openai_api_key="sk-test", api_keys=("key-of-alice", "key-of-bob"))
 ALICE, BOB = {"X-API-Key": "key-of-alice"}, {"X-API-Key": "key-of-bob"}
@@ -41,21 +42,13 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;
 PROMETHEUS = {"Accept": "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1"}
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.5
-
-    def __call__(self) -> float:
-        return self.now
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(1000.5)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def metrics(clock: Clock) -> Metrics:
+def metrics(clock: FakeClock) -> Metrics:
     return Metrics(clock=clock)
 
 
@@ -97,7 +90,7 @@ def test_the_95th_percentile_is_exact_over_the_last_thousand_requests(metrics: M
 # ---------------------------------------------------------------- the minutes
 
 
-def test_requests_of_the_last_five_minutes_are_counted_by_the_minute(metrics: Metrics, clock: Clock) -> None:
+def test_requests_of_the_last_five_minutes_are_counted_by_the_minute(metrics: Metrics, clock: FakeClock) -> None:
     assert metrics.snapshot().requests_per_minute == [0, 0, 0, 0, 0]
     requests(metrics, 3)
     clock.now += 59
@@ -115,7 +108,7 @@ def test_requests_of_the_last_five_minutes_are_counted_by_the_minute(metrics: Me
     assert metrics.snapshot().requests_per_minute == [0, 0, 0, 0, 0]
 
 
-def test_a_silence_longer_than_the_ring_clears_all_of_it(metrics: Metrics, clock: Clock) -> None:
+def test_a_silence_longer_than_the_ring_clears_all_of_it(metrics: Metrics, clock: FakeClock) -> None:
     for _ in range(300):
         requests(metrics)
         clock.now += 1
@@ -124,14 +117,14 @@ def test_a_silence_longer_than_the_ring_clears_all_of_it(metrics: Metrics, clock
 
 
 @pytest.mark.parametrize("idle_s", [299, 300, 301, 100_000])
-def test_a_long_silence_leaves_nothing_behind(metrics: Metrics, clock: Clock, idle_s: int) -> None:
+def test_a_long_silence_leaves_nothing_behind(metrics: Metrics, clock: FakeClock, idle_s: int) -> None:
     requests(metrics, 7)
     clock.now += idle_s
     requests(metrics)
     assert metrics.snapshot().requests_per_minute == [7 if idle_s < 300 else 0, 0, 0, 0, 1]
 
 
-def test_minutes_equal_a_brute_force_count_over_random_arrivals(clock: Clock) -> None:
+def test_minutes_equal_a_brute_force_count_over_random_arrivals(clock: FakeClock) -> None:
     chance = random.Random(2)
     metrics, arrivals = Metrics(clock=clock), []
     for _ in range(500):
@@ -205,7 +198,7 @@ def test_uncounted_conversations_stay_uncounted_and_behind_those_with_a_count(me
             frozen.samples = 1  # type: ignore[misc, union-attr]
 
 
-def test_memory_stays_whatever_a_client_thinks_of(metrics: Metrics, clock: Clock) -> None:
+def test_memory_stays_whatever_a_client_thinks_of(metrics: Metrics, clock: FakeClock) -> None:
     def flood(start: int) -> None:
         for number in range(start, start + 10_000):
             clock.now += 0.1
@@ -397,7 +390,7 @@ async def test_a_stream_is_timed_to_its_last_byte() -> None:
 
 
 @pytest.mark.anyio
-async def test_edge_a_bad_request_is_an_error_and_its_time_ends_with_its_last_byte(clock: Clock) -> None:
+async def test_edge_a_bad_request_is_an_error_and_its_time_ends_with_its_last_byte(clock: FakeClock) -> None:
     metrics = Metrics()
 
     async def inner(scope: Any, receive: Any, send: Any) -> None:

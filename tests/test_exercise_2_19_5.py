@@ -38,19 +38,12 @@ from hypothesis import strategies as st
 
 from shared.config import ROOT, Settings
 from shared.offline import Fault, OfflineModel
+from tests.kit.fakes import FakeClock
 
 pytestmark = pytest.mark.anyio
 EXAMINED = Path(inspect.getfile(RequestQueue)).parent  # also in processes of their own: a mutant is elsewhere
 SETTINGS = Settings(openai_api_key="offline", offline=True, api_keys=("key-a", "key-b"))
 KEY_A, KEY_B = {"X-API-Key": "key-a"}, {"X-API-Key": "key-b"}
-
-
-class Clock:
-    def __init__(self, now: float = 1_000.0) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Desk:
@@ -200,7 +193,7 @@ def test_property_positions_and_starts_agree_with_a_model_that_counts(
 
 
 async def test_a_request_goes_from_queued_to_processing_to_completed() -> None:
-    desk, clock = Desk(), Clock()
+    desk, clock = Desk(), FakeClock()
     async with RequestQueue(1, work=desk, clock=clock, new_id=iter("ab").__next__) as queue:
         queued = await queue.enqueue("one", caller="me", conversation_id="c")
         assert queued == QueuedRequest("a", "me", "c", "one", "queued", 1, None, None, 1_000.0, None, None)
@@ -309,7 +302,7 @@ async def test_failure_a_worker_cancelled_from_outside_is_replaced_busy_or_idle(
 
 
 async def test_work_that_is_overdue_is_stopped_and_not_a_moment_earlier() -> None:
-    desk, clock = Desk(), Clock()
+    desk, clock = Desk(), FakeClock()
     async with RequestQueue(1, work=desk, clock=clock, timeout_s=60, sweep_s=0) as queue:
         slow = await queue.enqueue("slow")
         await queue.enqueue("next")
@@ -424,7 +417,7 @@ async def test_a_final_state_never_changes() -> None:
 
 
 async def test_a_full_line_refuses_and_says_when_a_place_is_free() -> None:
-    desk, clock = Desk(), Clock()
+    desk, clock = Desk(), FakeClock()
     async with RequestQueue(2, work=desk, capacity=2, clock=clock) as queue:
         for message in "ab":
             await queue.enqueue(message)
@@ -449,7 +442,7 @@ async def test_a_full_line_refuses_and_says_when_a_place_is_free() -> None:
 
 
 async def test_edge_neither_a_cancelled_request_nor_a_clock_set_back_spoils_the_estimate() -> None:
-    desk, clock = Desk(), Clock()
+    desk, clock = Desk(), FakeClock()
     async with RequestQueue(1, work=desk, clock=clock) as queue:
         slow = await queue.enqueue("slow")
         await settle()
@@ -464,7 +457,7 @@ async def test_edge_neither_a_cancelled_request_nor_a_clock_set_back_spoils_the_
 
 
 async def test_retry_after_grows_with_the_position_and_is_zero_at_the_end() -> None:
-    desk, clock = Desk(), Clock()
+    desk, clock = Desk(), FakeClock()
     async with RequestQueue(2, work=desk, clock=clock) as queue:
         first = await queue.enqueue("a")
         await settle()
@@ -482,7 +475,7 @@ async def test_retry_after_grows_with_the_position_and_is_zero_at_the_end() -> N
 
 
 async def test_edge_results_are_forgotten_when_their_time_is_over_and_not_a_moment_earlier() -> None:
-    clock = Clock()
+    clock = FakeClock()
     async with RequestQueue(work=echo, clock=clock, keep_s=900, sweep_s=9e9) as queue:
         queued = await queue.enqueue("x", idempotency_key="k")
         await queue.wait(queued.request_id, 9)
@@ -494,7 +487,7 @@ async def test_edge_results_are_forgotten_when_their_time_is_over_and_not_a_mome
 
 
 async def test_results_are_forgotten_without_anybody_asking() -> None:
-    clock = Clock()
+    clock = FakeClock()
     async with RequestQueue(work=echo, clock=clock, keep_s=900, sweep_s=0) as queue:
         await queue.enqueue("x", idempotency_key="k")
         await settle()
@@ -612,7 +605,7 @@ async def test_abuse_the_same_key_for_another_request_is_a_conflict() -> None:
 
 
 async def test_edge_a_key_is_free_again_when_its_request_is_forgotten() -> None:
-    clock = Clock()
+    clock = FakeClock()
     async with RequestQueue(work=echo, clock=clock, keep_s=900, sweep_s=9e9) as queue:
         first = await queue.enqueue("x", idempotency_key="k")
         await queue.wait(first.request_id, 9)
@@ -669,7 +662,7 @@ async def test_with_a_file_what_waits_is_handed_to_the_next_start(tmp_path: Path
 
 
 async def test_with_a_file_results_outlive_a_restart_until_they_expire(tmp_path: Path) -> None:
-    file, clock = tmp_path / "queue.db", Clock()
+    file, clock = tmp_path / "queue.db", FakeClock()
     async with RequestQueue(work=echo, journal=Journal(file), clock=clock) as queue:
         queued = [await queue.enqueue("x"), await queue.enqueue("y")]
         for request in queued:
@@ -787,7 +780,7 @@ async def test_failure_a_stop_that_is_cut_short_stops_the_work_and_closes_the_fi
 
 
 async def test_edge_the_time_between_two_lives_is_not_taken_for_service_time(tmp_path: Path) -> None:
-    file, clock = tmp_path / "queue.db", Clock()
+    file, clock = tmp_path / "queue.db", FakeClock()
     async with RequestQueue(1, work=Desk(), journal=Journal(file), clock=clock, drain_s=0) as queue:
         queued = await queue.enqueue("x")
         await settle()

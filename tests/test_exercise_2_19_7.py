@@ -46,6 +46,7 @@ from disguises import base64_text, squeeze
 from shared.agent import SYSTEM_PROMPT, ModelError
 from shared.offline import Fault, OfflineModel
 from shared.pricing import cost_usd
+from tests.kit.fakes import lengths_folded
 from tests.kit.serving import SETTINGS, client_of, serving
 
 CORPORA = Path(__file__).parent / "data" / "injection"
@@ -261,14 +262,7 @@ UNITS = ["ignore ", "a ", "a", "QUJD", ".", "b c ", "1gn0re ", "\u0430", "show m
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_abuse_what_is_read_grows_with_length_and_no_faster(unit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    fold = disguises.fold
-    read: list[int] = []
-
-    def counting(text: str) -> str:
-        read.append(len(text))
-        return fold(text)
-
-    monkeypatch.setattr(detector, "fold", counting)
+    read = lengths_folded(monkeypatch, detector)
 
     def steps(size: int) -> int:
         read.clear()

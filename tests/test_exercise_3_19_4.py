@@ -20,27 +20,15 @@ from openai import AsyncOpenAI
 
 from shared.config import Settings, SettingsError
 from shared.offline import Fault, OfflineModel
+from tests.kit.fakes import FakeClock
 
 SETTINGS = Settings(openai_api_key="sk-test", api_keys=("key-of-alice",))
 KEY = {"X-API-Key": "key-of-alice"}
 URL = "https://hooks.example/services/T0/secret-of-the-hook"
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def monitor(clock: Clock) -> AlertMonitor:
+def monitor(clock: FakeClock) -> AlertMonitor:
     return AlertMonitor(clock=clock)
 
 
@@ -88,7 +76,7 @@ def test_only_the_last_ten_count(monitor: AlertMonitor) -> None:
     assert play(monitor, "." * 8 + "x") == []
 
 
-def test_requests_older_than_fifteen_minutes_are_silent(monitor: AlertMonitor, clock: Clock) -> None:
+def test_requests_older_than_fifteen_minutes_are_silent(monitor: AlertMonitor, clock: FakeClock) -> None:
     play(monitor, "." * 5 + "xx")
     clock.now += 900
     assert [alert.value for alert in play(monitor, "x..")] == [0.3]
@@ -106,7 +94,7 @@ def test_a_refused_request_counts_neither_way(monitor: AlertMonitor) -> None:
     assert [alert.value for alert in play(fresh, "-.-")] == [0.3]
 
 
-def test_a_mean_of_exactly_ten_seconds_is_no_issue(monitor: AlertMonitor, clock: Clock) -> None:
+def test_a_mean_of_exactly_ten_seconds_is_no_issue(monitor: AlertMonitor, clock: FakeClock) -> None:
     assert play(monitor, "." * 10, took_s=10.0) == []
     (alert,) = play(monitor, ".", took_s=10.001)
     assert (alert.issue, alert.limit, alert.samples, alert.value) == ("response_time", 10.0, 10, 10.0001)
@@ -119,7 +107,7 @@ def test_a_slow_one_among_quick_ones_is_averaged(monitor: AlertMonitor) -> None:
     assert [alert.value for alert in play(monitor, ".", took_s=2.0)] == [10.1]
 
 
-def test_requests_that_hang_count_before_they_end(monitor: AlertMonitor, clock: Clock) -> None:
+def test_requests_that_hang_count_before_they_end(monitor: AlertMonitor, clock: FakeClock) -> None:
     requests = [monitor.start() for _ in range(10)]
     clock.now += 10.0
     assert monitor.check() == []
@@ -132,7 +120,7 @@ def test_requests_that_hang_count_before_they_end(monitor: AlertMonitor, clock: 
     assert monitor.report()["response_time"]["value"] == 10.5
 
 
-def test_one_that_hangs_is_noticed_by_those_that_pass_it(monitor: AlertMonitor, clock: Clock) -> None:
+def test_one_that_hangs_is_noticed_by_those_that_pass_it(monitor: AlertMonitor, clock: FakeClock) -> None:
     play(monitor, "." * 9)
     monitor.start()
     clock.now += 100
@@ -141,7 +129,7 @@ def test_one_that_hangs_is_noticed_by_those_that_pass_it(monitor: AlertMonitor, 
     assert [alert.value for alert in play(monitor, ".")] == [pytest.approx(10.01)]
 
 
-def test_the_newest_ended_requests_fill_up_beside_those_that_hang(monitor: AlertMonitor, clock: Clock) -> None:
+def test_the_newest_ended_requests_fill_up_beside_those_that_hang(monitor: AlertMonitor, clock: FakeClock) -> None:
     play(monitor, ".", took_s=60.0)
     monitor.start()
     play(monitor, "." * 9)
@@ -149,7 +137,7 @@ def test_the_newest_ended_requests_fill_up_beside_those_that_hang(monitor: Alert
     assert [alert.value for alert in monitor.check()] == [10.1]
 
 
-def test_against_brute_force_over_random_histories(clock: Clock) -> None:
+def test_against_brute_force_over_random_histories(clock: FakeClock) -> None:
     chance = random.Random(4)
     for _ in range(200):
         monitor = AlertMonitor(clock=clock, cooldown_s=0, max_age_s=50)
@@ -171,7 +159,7 @@ def test_against_brute_force_over_random_histories(clock: Clock) -> None:
 
 
 def test_one_alert_per_five_minutes_and_the_next_says_how_many_were_suppressed(
-    monitor: AlertMonitor, clock: Clock
+    monitor: AlertMonitor, clock: FakeClock
 ) -> None:
     assert heard(monitor, play(monitor, "x" * 12)) == ["error_rate firing"]
     clock.now += 299.999
@@ -185,7 +173,7 @@ def test_one_alert_per_five_minutes_and_the_next_says_how_many_were_suppressed(
     assert play(monitor, "x") == []
 
 
-def test_a_silence_that_ends_without_traffic_is_noticed_by_check(monitor: AlertMonitor, clock: Clock) -> None:
+def test_a_silence_that_ends_without_traffic_is_noticed_by_check(monitor: AlertMonitor, clock: FakeClock) -> None:
     heard(monitor, play(monitor, "x" * 10))
     clock.now += 300
     assert [alert.state for alert in monitor.check()] == ["firing"]
@@ -206,7 +194,7 @@ def test_fifty_concurrent_breaches_claim_one_alert() -> None:
     assert len(alerts) == 1 and monitor.report()["error_rate"]["suppressed"] == 49
 
 
-def test_resolved_is_said_once_and_only_after_firing_was_heard(monitor: AlertMonitor, clock: Clock) -> None:
+def test_resolved_is_said_once_and_only_after_firing_was_heard(monitor: AlertMonitor, clock: FakeClock) -> None:
     (alert,) = play(monitor, "." * 7 + "xxx")
     assert play(monitor, "." * 10) == [], "nobody has heard that it fires"
     monitor.sent(alert)
@@ -220,14 +208,14 @@ def test_resolved_is_said_once_and_only_after_firing_was_heard(monitor: AlertMon
     assert [alert.suppressed for alert in play(monitor, "xxx")] == [8]
 
 
-def test_no_traffic_is_no_reason_to_say_resolved(monitor: AlertMonitor, clock: Clock) -> None:
+def test_no_traffic_is_no_reason_to_say_resolved(monitor: AlertMonitor, clock: FakeClock) -> None:
     heard(monitor, play(monitor, "x" * 10))
     clock.now += 901
     assert monitor.check() == []
     assert heard(monitor, play(monitor, "." * 10)) == ["error_rate resolved"]
 
 
-def test_it_fires_again_after_the_silence_while_already_told(monitor: AlertMonitor, clock: Clock) -> None:
+def test_it_fires_again_after_the_silence_while_already_told(monitor: AlertMonitor, clock: FakeClock) -> None:
     heard(monitor, play(monitor, "x" * 10))
     clock.now += 300
     assert heard(monitor, play(monitor, "x")) == ["error_rate firing"]
@@ -238,7 +226,7 @@ def test_it_fires_again_after_the_silence_while_already_told(monitor: AlertMonit
 
 
 def test_what_was_not_sent_is_claimed_again_later_and_later_until_it_is_heard(
-    monitor: AlertMonitor, clock: Clock
+    monitor: AlertMonitor, clock: FakeClock
 ) -> None:
     (alert,) = play(monitor, "x" * 10)
     for attempt, wait_s in enumerate((1, 2, 4, 8, 16, 32, 60, 60, 60), 2):
@@ -252,7 +240,9 @@ def test_what_was_not_sent_is_claimed_again_later_and_later_until_it_is_heard(
     assert monitor.check() == []
 
 
-def test_what_was_not_sent_is_sent_even_when_it_is_over_and_then_resolved(monitor: AlertMonitor, clock: Clock) -> None:
+def test_what_was_not_sent_is_sent_even_when_it_is_over_and_then_resolved(
+    monitor: AlertMonitor, clock: FakeClock
+) -> None:
     (alert,) = play(monitor, "x" * 10)
     monitor.give_back(alert)
     assert play(monitor, "." * 20) == []
@@ -265,7 +255,7 @@ def test_what_was_not_sent_is_sent_even_when_it_is_over_and_then_resolved(monito
     assert monitor.check() == []
 
 
-def test_what_is_given_back_late_is_claimed_by_the_next_request(monitor: AlertMonitor, clock: Clock) -> None:
+def test_what_is_given_back_late_is_claimed_by_the_next_request(monitor: AlertMonitor, clock: FakeClock) -> None:
     (alert,) = play(monitor, "x" * 10)
     play(monitor, "." * 20)
     monitor.give_back(alert)
@@ -276,7 +266,7 @@ def test_what_is_given_back_late_is_claimed_by_the_next_request(monitor: AlertMo
 
 
 @pytest.mark.anyio
-async def test_what_is_due_at_shutdown_is_claimed_then(monitor: AlertMonitor, clock: Clock) -> None:
+async def test_what_is_due_at_shutdown_is_claimed_then(monitor: AlertMonitor, clock: FakeClock) -> None:
     sent: list[Alert] = []
 
     async def send(alert: Alert) -> None:
@@ -288,7 +278,7 @@ async def test_what_is_due_at_shutdown_is_claimed_then(monitor: AlertMonitor, cl
     assert [alert.attempt for alert in sent] == [2]
 
 
-def test_breaches_while_nobody_could_be_told_are_counted(monitor: AlertMonitor, clock: Clock) -> None:
+def test_breaches_while_nobody_could_be_told_are_counted(monitor: AlertMonitor, clock: FakeClock) -> None:
     (alert,) = play(monitor, "x" * 10)
     monitor.give_back(alert)
     play(monitor, "xxx")
@@ -312,7 +302,9 @@ def test_memory_is_bounded(monitor: AlertMonitor) -> None:
 
 
 @pytest.mark.anyio
-async def test_the_courier_sends_in_order_and_reports_what_became_of_it(monitor: AlertMonitor, clock: Clock) -> None:
+async def test_the_courier_sends_in_order_and_reports_what_became_of_it(
+    monitor: AlertMonitor, clock: FakeClock
+) -> None:
     sent: list[Alert] = []
 
     async def send(alert: Alert) -> None:
@@ -349,7 +341,7 @@ async def test_what_waits_at_shutdown_is_sent_within_a_deadline(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(exercise, "FLUSH_S", 0.01)
-    courier = AlertCourier(AlertMonitor(clock=Clock()), never)
+    courier = AlertCourier(AlertMonitor(clock=FakeClock()), never)
     started = time.monotonic()
     async with courier.running():
         courier.put([Alert("error_rate", "firing", 1.0, 0.2, 10)])
@@ -512,7 +504,7 @@ async def test_an_exception_counts_as_a_failure(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.anyio
-async def test_a_client_that_leaves_counts_with_its_time_and_not_as_a_failure(clock: Clock) -> None:
+async def test_a_client_that_leaves_counts_with_its_time_and_not_as_a_failure(clock: FakeClock) -> None:
     monitor = AlertMonitor(clock=clock, window=1)
     async with served(monitor=monitor) as app:
         app.model.next(Fault(hang=True))
@@ -540,7 +532,7 @@ async def test_a_webhook_that_hangs_does_not_hold_up_a_chat() -> None:
 
 @pytest.mark.anyio
 async def test_a_webhook_that_refuses_is_asked_again_and_the_log_says_it_once(
-    clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook = Hook(503, 302)
     monkeypatch.setattr(AlertCourier.__init__, "__kwdefaults__", {"every_s": 0.001})
@@ -596,7 +588,7 @@ class Watched(AlertMonitor):
     [("." * 40, 6.0), ("xx........xx", 0.0), ("." * 10, 10.0), ("x", 0.0), (".", 100.0)],
     ids=["healthy", "exactly 20 %", "exactly 10 s", "one failure", "100 s over ten"],
 )
-def test_edge_what_is_within_the_limits_is_not_judged(outcomes: str, took_s: float, clock: Clock) -> None:
+def test_edge_what_is_within_the_limits_is_not_judged(outcomes: str, took_s: float, clock: FakeClock) -> None:
     monitor = Watched(clock=clock)
     assert play(monitor, outcomes, took_s) == []
     assert monitor.judged == 0
@@ -604,7 +596,7 @@ def test_edge_what_is_within_the_limits_is_not_judged(outcomes: str, took_s: flo
 
 @pytest.mark.parametrize(("age_s", "judged"), [(0.0, 0), (10.0, 0), (10.1, 1)])
 def test_edge_the_oldest_request_under_way_is_looked_at_once_it_is_too_old(
-    age_s: float, judged: int, clock: Clock
+    age_s: float, judged: int, clock: FakeClock
 ) -> None:
     monitor = Watched(clock=clock)
     monitor.start()
@@ -613,13 +605,13 @@ def test_edge_the_oldest_request_under_way_is_looked_at_once_it_is_too_old(
     assert monitor.judged == judged
 
 
-def test_edge_a_microsecond_above_the_limit_is_an_issue(monitor: AlertMonitor, clock: Clock) -> None:
+def test_edge_a_microsecond_above_the_limit_is_an_issue(monitor: AlertMonitor, clock: FakeClock) -> None:
     clock.now = 0.0
     assert play(monitor, "." * 9, took_s=10.0) == []
     assert heard(monitor, play(monitor, ".", took_s=10.0001)) == ["response_time firing"]
 
 
-def test_what_is_settled_is_judged_no_more(clock: Clock) -> None:
+def test_what_is_settled_is_judged_no_more(clock: FakeClock) -> None:
     monitor = Watched(clock=clock)
     assert heard(monitor, play(monitor, "x" * 10)) == ["error_rate firing"]
     assert heard(monitor, play(monitor, "." * 10)) == ["error_rate resolved"]
@@ -632,21 +624,21 @@ def test_what_is_settled_is_judged_no_more(clock: Clock) -> None:
 # ---------------------------------------------------------------- what a report says
 
 
-def test_a_report_is_of_now(monitor: AlertMonitor, clock: Clock) -> None:
+def test_a_report_is_of_now(monitor: AlertMonitor, clock: FakeClock) -> None:
     play(monitor, "." * 10, took_s=1.0)
     assert monitor.report()["response_time"]["value"] == 1.0
     clock.now += monitor.max_age_s + 10
     assert monitor.report()["response_time"]["samples"] == 0
 
 
-def test_a_report_has_whole_microseconds(monitor: AlertMonitor, clock: Clock) -> None:
+def test_a_report_has_whole_microseconds(monitor: AlertMonitor, clock: FakeClock) -> None:
     clock.now = 0.0
     play(monitor, ".", took_s=1e-6)
     play(monitor, "." * 9)
     assert monitor.report()["response_time"]["value"] == 0.0
 
 
-def test_edge_requests_under_way_for_exactly_the_limit_do_not_hang_yet(monitor: AlertMonitor, clock: Clock) -> None:
+def test_edge_requests_under_way_for_exactly_the_limit_do_not_hang_yet(monitor: AlertMonitor, clock: FakeClock) -> None:
     for _ in range(10):
         monitor.start()
     clock.now += 10
@@ -655,12 +647,12 @@ def test_edge_requests_under_way_for_exactly_the_limit_do_not_hang_yet(monitor: 
     assert monitor.report()["response_time"]["samples"] == 10
 
 
-def test_edge_a_window_of_one_request(clock: Clock) -> None:
+def test_edge_a_window_of_one_request(clock: FakeClock) -> None:
     (alert,) = play(AlertMonitor(window=1, clock=clock), "x")
     assert (alert.value, alert.samples) == (1.0, 1)
 
 
-def test_only_breaches_are_suppressed(monitor: AlertMonitor, clock: Clock) -> None:
+def test_only_breaches_are_suppressed(monitor: AlertMonitor, clock: FakeClock) -> None:
     (alert,) = play(monitor, ".......xxx")
     monitor.give_back(alert)
     monitor.check()

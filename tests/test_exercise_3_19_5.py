@@ -719,13 +719,6 @@ class Forked:
         self._process.stop()
 
 
-@pytest.fixture
-def model() -> Iterator[StandIn]:
-    model = StandIn()
-    yield model
-    model.close()
-
-
 class Running:
     """A service, and how to talk to it."""
 

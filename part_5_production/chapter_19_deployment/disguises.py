@@ -13,6 +13,7 @@ cipher with a key, compression, or a secret spread over several replies pass.
 import base64
 import binascii
 import html
+import itertools
 import re
 import string
 import unicodedata
@@ -20,6 +21,8 @@ from collections.abc import Iterable, Iterator
 from urllib.parse import unquote
 
 __all__ = [
+    "ALPHABET",
+    "MAX_DEPTH",
     "Exchanged",
     "base64_text",
     "decoded",
@@ -131,9 +134,10 @@ def views(text: str, depth: int = MAX_DEPTH) -> Iterator[str]:
     for view in arranged(folded):
         yield view.decode()
     if depth:
-        for inner in unwrapped(text, folded):
+        encoded = looks_encoded(text)
+        for inner in itertools.chain(unwrapped(text, folded), decoded(text) if encoded else ()):
             yield from views(inner, depth - 1)
-        for letters in in_pieces(text) if looks_encoded(text) else ():
+        for letters in in_pieces(text) if encoded else ():
             yield letters.decode()
             yield letters[::-1].decode()
             yield letters.translate(ROT13).decode()
@@ -159,13 +163,11 @@ def arranged(folded: str) -> Iterator[bytes]:
 
 
 def unwrapped(text: str, folded: str) -> Iterator[str]:
-    """Yield the texts that are encoded in a text."""
+    """Yield the texts that are written with escapes, numbers, words for digits or Morse code in a text."""
     if (plain := unescaped(text)) != text:
         yield plain
     if IN_A_ROW.search(folded) or re.search("[01]{16}", folded):
         yield from numbers(folded)
-    if looks_encoded(text):
-        yield from decoded(text)
     words = folded.replace("-", " ").split()
     if len(DIGITS.keys() & words) > 2:
         yield " ".join([DIGITS.get(word, word) for word in words])
@@ -270,7 +272,8 @@ class Exchanged:
 
     def found(self, reply: str) -> bool:
         """Tell whether one of the texts is there with its letters exchanged."""
-        words = fold(reply).split()
+        folded = fold(reply)
+        words = folded.split()
         row = lengths(words)
         for looked_for, text in self._rows:
             for start in occurrences(looked_for, row):
@@ -278,7 +281,7 @@ class Exchanged:
                     return True
         if not self._secrets:
             return False
-        letters = squeeze(reply)
+        letters = bare(folded).decode()
         shape = shape_of(letters)
         return any(
             one_for_one(secret, letters[start : start + len(secret)])

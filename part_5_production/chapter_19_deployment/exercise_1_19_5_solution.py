@@ -419,9 +419,10 @@ async def measure(
             )
             if level.under_way < 0.9 * clients:
                 say(f"      Little's law: {level.under_way:.1f} under way with {clients} clients: distrust this line")
-        steady = summarize(args.rate, await open_loop(send, args.rate, seconds=args.seconds, warm_up_s=1.0))
+        steady = found["open"] = summarize(
+            args.rate, await open_loop(send, args.rate, seconds=args.seconds, warm_up_s=1.0)
+        )
     say(f"{args.rate:4g} per second  p50 {ms(steady.p50_s)} ms  p99 {ms(steady.p99_s)} ms")
-    found["open"] = steady
     if hey:  # by now nothing else runs on this loop
         ceiling = hey(f"{base}/health", "", None, 32, 3200)
         same = [summarize(c, hey(f"{base}/v1/chat", args.key, body, c, c * args.requests)) for c in args.levels]

@@ -9,13 +9,13 @@ script there, add up what the rules have not met.
 Limit: about three of four attacks in texts that it had not seen, and whoever knows it finds a way around it.
 """
 
+import codecs
 import itertools
 import re
-import string
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from disguises import decoded, fold, in_bytes, normalise, squeeze
+from disguises import ALPHABET, MAX_DEPTH, decoded, fold, in_bytes, normalise, squeeze
 
 __all__ = ["Detection", "detect"]
 
@@ -24,13 +24,10 @@ __all__ = ["Detection", "detect"]
 LEET = str.maketrans("013457@$!|", "oieastasil")
 STOPS, SEPARATORS = b".!?;)\n", b'"(*_`[]{}<>#/=+~'
 SPLIT = bytes.maketrans(STOPS + SEPARATORS, b"|" * len(STOPS) + b" " * len(SEPARATORS))  # bytes: four times as fast
-ROT13 = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
 UNSPACED = re.compile(r"\S{16,}")
 HYPHENS = re.compile(r"(?<=\b[a-z])-(?=[a-z]\b)")  # between single letters
-ALPHABET = string.ascii_letters.encode()
 SHAPE = bytes.maketrans(ALPHABET + b"013457@$", b"a" * len(ALPHABET) + b"1" * 8)  # a digit in a word reads "a1a"
 UNBROKEN = bytes.maketrans(ALPHABET + b"0123456789+/=_-", b"x" * (len(ALPHABET) + 15))
-MAX_DEPTH = 2  # encodings within encodings
 
 # ---------------------------------------------------------------- the detector: rules over classes of words
 
@@ -356,7 +353,7 @@ def undisguised(folded: str, raw: bytes, line: str) -> Iterator[str]:
         yield "".join(folded.split('"')[1::2])
     if "C" in line:
         yield folded[::-1]
-        yield folded.translate(ROT13)
+        yield codecs.encode(folded, "rot13")
 
 
 def without_spaces(text: str) -> Iterator[str]:

@@ -29,14 +29,13 @@ from tests.kit.mutants import Mutant, mutants, reasons
 from tests.kit.target import CannotRun, Target
 from tests.kit.warm import WarmPytest
 
-ROUNDS = 3
 EAST = datetime.timezone(datetime.timedelta(hours=12, minutes=45))  # neither the day nor the hour of anybody's test
 EAST_TZ = "<+1245>-12:45"  # the same as POSIX writes it
 MUTANT_S = 120.0
 CORES = os.cpu_count() or 1
 
 
-def run_exam(exercise: Exercise | None, seed: int | None, half: str | None, rounds: int = ROUNDS) -> int:
+def run_exam(exercise: Exercise | None, seed: int | None, half: str | None, rounds: int) -> int:
     """Examine one exercise or all of them; returns 1 when anything is not as declared."""
     seed = random.randrange(10**6) if seed is None else seed
     print(f"seed {seed}", flush=True)

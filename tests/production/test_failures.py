@@ -376,14 +376,6 @@ async def test_postgres_down_at_start_ends_the_start(tmp_path: Path, redis_url: 
 # ---------------------------------------------------------------- a process, its signals, and clients who leave
 
 
-@pytest.fixture
-def model() -> Iterator[StandIn]:
-    """A model on a port."""
-    stand_in = StandIn()
-    yield stand_in
-    stand_in.close()
-
-
 @contextlib.contextmanager
 def alone(folder: Path, model: StandIn, **more: str) -> Iterator[Instance]:
     """Run one embedded instance."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +26,6 @@ def client(url: str, **more: Any) -> httpx.AsyncClient:
     """Return a client that keeps no connection, so that each request may go to another instance."""
     limits = httpx.Limits(max_connections=30, max_keepalive_connections=0)
     return httpx.AsyncClient(base_url=url, headers=HEADERS, timeout=PATIENCE, limits=limits, **more)
-
-
-@pytest.fixture
-def model() -> Iterator[StandIn]:
-    """A model on a port, for all instances."""
-    stand_in = StandIn()
-    yield stand_in
-    stand_in.close()
 
 
 @pytest.fixture

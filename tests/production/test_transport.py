@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -21,14 +21,6 @@ from tests.production.servers import free_port
 from tests.production.test_app import CHAT, config_of
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-def model() -> Iterator[StandIn]:
-    """A model on a port."""
-    stand_in = StandIn()
-    yield stand_in
-    stand_in.close()
 
 
 @contextlib.asynccontextmanager

@@ -24,7 +24,6 @@ from tests.kit.grading.submissions import Submission
 
 SCHEMA = "chapter-19/results/v1"
 COULD_NOT_RUN = "could not run"
-NOT_HANDED_IN = "not handed in"
 Result = dict[str, Any]
 
 
@@ -47,7 +46,7 @@ def blank(submission: Submission, layout: Layout, isolation: str, wanted: Collec
     elif wanted:
         lacking = set(wanted) - {e["exercise"] for e in exercises}
         exercises = [e for e in exercises if e["exercise"] in wanted]
-        exercises += [_exercise(id, "", NOT_HANDED_IN, "nothing was handed in for it") for id in lacking]
+        exercises += [_exercise(id, "", "not handed in", "nothing was handed in for it") for id in lacking]
     return {
         "schema": SCHEMA,
         "student": submission.student,
