@@ -70,7 +70,7 @@ def corpus(name: str) -> dict[str, list[str]]:
 @pytest.mark.parametrize(
     ("name", "attacks", "hard", "ordinary"),
     [
-        ("tune", 56, 57, 30),
+        ("tune", 58, 56, 30),
         ("held_out", 38, 36, 30),
         ("post_tuning", 45, 56, 49),
         ("fresh", 39, 38, 30),
@@ -82,8 +82,9 @@ def corpus(name: str) -> dict[str, list[str]]:
         ("ninth", 75, 69, 0),
         ("tenth", 67, 66, 0),
         ("more_attacks", 62, 0, 0),
+        ("eleventh", 54, 70, 48),
         ("unseen/many", 124, 142, 0),
-        ("unseen/more", 42, 28, 0),
+        ("unseen/more", 37, 29, 0),
         ("unseen/newest", 66, 79, 0),
     ],
 )
@@ -190,7 +191,7 @@ def test_the_weights_say_which_words_told() -> None:
     words, line = detector.read(disguises.fold(text))
     found = detector.by_weight(words, line, quoted=False)
     assert found is not None
-    assert (found.kind, found.evidence) == ("weight", "emergency override disclose all internal")
+    assert (found.kind, found.evidence) == ("weight", "emergency override disclose all internal data")
 
 
 def test_digits_are_letters_only_in_words() -> None:

@@ -46,7 +46,8 @@ CLASSES = {
     "g": "beginning starting begins start begin top",
     "A": "all everything any anything every each whatever entire whole full complete todas todos alle allen "
     "toutes tous tutte tutti alles todo tout tutto tudo wszystkie",  # all of it
-    "S": "hidden secret internal confidential underlying pre-prompt preprompt sistema systeme",  # kept from users
+    "S": "hidden secret internal confidential underlying pre-prompt preprompt embedded "
+    "sistema systeme",  # kept from users
     "O": "instruction instructions prompt prompts directive directives programming guardrails safeguards "
     "instrucciones anweisungen istruzioni instrucoes consignes systemprompt "
     "instructies instrukcje brief preamble",  # a model's instructions
@@ -59,7 +60,7 @@ CLASSES = {
     "einschrankungen einschraenkungen restricciones restricoes filtres filtri filtros",  # what binds it
     "T": "text context conversation history words content sentence sentences paragraph word phrase",  # text
     "m": "configuration config settings setup",
-    "J": "task goal job objective mission role",  # its work
+    "J": "task tasks goal job objective mission role assignment assignments",  # its work
     "L": "new real actual true updated only sole",  # newly given
     "Y": "your yourself ur yours eure sua tu tus deine deinen tes votre vos tuo tuoi tue seu suas",
     "u": "you u you'll you'd",  # the model
@@ -86,17 +87,18 @@ CLASSES = {
     "responds reply speak talk talks behaves acting operate work sound",  # to behave
     "N": "ai model assistant chatbot bot gpt llm persona mode agent character assistant's llms "
     "assistants chatbots agents",  # a model
-    "G": "developer sudo maintenance god debug admin jailbreak root",  # privileged
+    "G": "developer sudo maintenance god debug admin jailbreak root superuser",  # privileged
     "!": "evil malicious rogue",
     "D": "developers creator creators programmer administrator owner maker engineer master supervisor",  # its makers
     "E": "enter enable activate switch",
     "K": "password passwords passphrase passcode credentials token codeword keyword "
     "passwort contrasena senha passwd",  # secrets
     "k": "key keys",
-    "e": "ignored bypassed waived inactive offline outdated mistake fake disabled suspended deleted "
+    "e": "false ignored bypassed waived inactive offline outdated mistake fake disabled suspended deleted "
     "void invalid lifted removed off deactivated revoked reset cancelled "
     "canceled obsolete paused gone overridden expired nullified",  # switched off
-    "t": "told said given received forbade forbidden trained instructed programmed taught learned written ordered know "
+    "t": "told said talked spoke discussed "
+    "given received forbade forbidden trained instructed programmed taught learned written ordered know "
     "learnt got "
     "initialized initialised configured prompted provided asked",  # was told
     "o": "authorize authorise order instruct demand",  # to order
@@ -117,6 +119,8 @@ CLASSES = {
     "i": "if",
     "d": "as",
     "F": "exact exactly verbatim",
+    "#": "information data details secrets records variables vulnerabilities database databases logs",
+    ";": "treat interpret consider regard accept",  # as instructions
     # Below: only weighed, in no rule.
     "1": "confirm acknowledge acknowledged unlocked unlock grant granted access approved comply complies obeys serve "
     "serves successful accepted engaged activated proceed understood",  # consent that is asked for
@@ -134,10 +138,11 @@ CLASSES = {
     "0": "explain difference compare mean means meaning define works recommend suggest best better ways tips",
     "&": "note notice attention important dear whoever",
     "^": "reading reads processing parsing summarizing summarising reviewing translating crawls",
-    "<": "send forward export upload transfer submit visit click refund approve rate score email recommend "
+    "<": "send forward export upload transfer submit visit click approve rate score email recommend "
     "call promote praise include execute",
     ">": "fictional hypothetical hypothetically imaginary simulation scenario narrator",
     "=": "insult insulting slur slurs curse swear offensive obscene explicit vulgar profanity harmful dangerous unsafe",
+    "$": "",  # instructions that are the model's: see with_owners
     "%": "hack hacked hacking hacker steal weapon weapons drugs poison virus phishing exploit illegal",
 }
 WORDS = {word: letter for letter, words in CLASSES.items() for word in words.split()} | {c: c for c in "|,:"}
@@ -164,6 +169,8 @@ override  VY   V@_{0,3}[OR]_?Y[DG]
 override  Vqt  V@_?q[^|I]{0,3}t
 override  Vuh  V@_?uh_{0,3}[NRO]
 override  VJ   V@_{0,2}J(?:[|,p]|$)
+override  VA   V@~?_?A(?:[|,]|$|p[sVyBE])
+override  VIt  V@_?A_?I_{0,2}t(?!~[^p|,])
 override  VU   V@_{0,2}U
 override  nBN  n@B_{0,4}N
 override  nf   n@f_{0,3}[YSQP]_{0,2}[ORTj]
@@ -184,6 +191,7 @@ override  unf  u_?h?nh?h?f_{0,3}[OR]
 override  lN   [nZ]l_{0,2}N
 override  IyY  I_{0,6}y_?Y_?[OR]
 override  upfM up{1,3}fM
+override  Rnf  Rh?nf(?:[|,]|$)
 override  l    [uv]h?_?[nZ]l_{0,5}[ORXb]
 override  l    [YPA]_{0,3}[OR]_{0,4}[nZ]l
 override  e    [YPA]_{0,3}[OR]_{0,4}e
@@ -191,22 +199,26 @@ override  nf   [YPA]_{0,3}[OR]_{0,4}nf
 override  nf   n_{0,2}[YP]_{0,2}[OR]_?f
 override  WAP  W_{0,2}A_{0,2}P
 override  V    V(?<=[SQ].)[:|]
+override  nAs  n@A[|,]*p[|pL]*s
+override  PO   [AP]O_{0,2}h(?:e|n?V)(?:[|,]|$)
 role      EGN  E@_?GN(?:[|p]|$)
 role      BGN  B_{0,2}GN
 role      dX   dX
 role      Bnf  B_{0,6}[OR]_{0,3}nf
 role      nb   n_?b_{0,3}[ORX]
+role      iunb iuhnb(?:[|,]|$)
 role      !N   !_?N
 role      X    [BuvNI]h?[^|q]{0,12}X
 role      XN   X_{0,2}N
 role      Z    [BNv][^|q]{0,10}Z_{0,4}[ORX]
 role      uhZ  uh[^|q]{0,10}Z_{0,4}[ORX]
+role      uhAZ uh{1,2}A_{0,2}Z
 role      nr   [uvN]_{0,5}nr
 role      ufn  u_{0,2}f_{0,4}n
 role      ZRf  Z_?T?R_{0,2}f
 reveal    sP   s@_{0,2}P[OT]
 reveal    sP   s@_{0,2}[OT]_?P(?:[|,pg]|$)
-reveal    sAP  s@M?_{0,2}A_{0,2}P
+reveal    sAP  s@M?_{0,2}A[^|I]{0,2}P
 reveal    sK   s@M?[^|aI]{0,3}K(?:[|,puhC]|$)
 reveal    s    s@M?[^|aI]{0,3}[Sk](?:[|,p]|$)
 reveal    suht s@_{0,6}uht
@@ -215,6 +227,7 @@ reveal    qYPO q_{0,4}YPO
 reveal    Y    [sz]M?_{0,6}Y_{0,3}[Om]
 reveal    Y    [sz]M?_{0,4}Y_{0,2}[SQPA]_{0,2}[RTKj]
 reveal    S    [sz]M?[^|a]{0,3}S_?[OTj]
+reveal    S#   [sz]M?[^|a]{0,3}S_?#(?:[|,p]|$)
 reveal    Q    [sz]M?[^|a]{0,3}Q_?[OTj]
 reveal    SO   [sz][^|a]{0,8}S_?O
 reveal    YQ   YQ_?[ORj]
@@ -232,6 +245,9 @@ reveal    sg   s_{0,2}[TP]_{0,3}g_{0,2}[uv]
 reveal    sOuh sM?_?O_?uh
 reveal    qhY  qhY_?[SQ]_?[ORTj]
 reveal    qhYO qhYP?O
+reveal    qhYR qhYR(?:[|]|$)
+reveal    qhtP qhtP(?:[|]|$)
+reveal    qOP  q_?O_?P(?:I|_?[|]|$)
 reveal    qut  q_?[OR]_{0,4}u_{0,2}t
 reveal    qhKu qh_?K_?u
 reveal    sTg5 s@_{0,2}T_{0,4}g_{0,3}5
@@ -262,6 +278,10 @@ machine   sUh  s@_?Uh
 machine   iuhN iuh_{0,2}N
 machine   N:   N(?<![^|:,].)N?:
 machine   N:   N:p?[sVyBE<]
+machine   :    [GD](?<![^|:,].)[jN&V]:
+machine   fS   f@_?[SQ]O
+machine   ;d   ;@_{0,5}d_{0,2}[QGDYL]_?[ORj]
+machine   ;d   ;@_{0,5}d[OR](?:[|,]|$)
 machine   N,   N(?<![^|:,].),p?[sVyBE<]
 harm      wH   w_{0,4}H
 harm      cT   c_?T
@@ -300,17 +320,18 @@ def weighed(table: str) -> dict[str, int]:
 
 
 # What no rule knows, weights do: how much a class of words that is present in two neighbouring sentences speaks for an
-# attack, in tenths of log-odds. Fitted to 1,500 sentences by tests/data/injection/fit.py, which prints this table.
+# attack, in tenths of log-odds. Fitted to 1,700 sentences by tests/data/injection/fit.py, which prints this table.
 FITTED = """
-V+9 f+6 n+1 l+2 P+4 g+5 A+2 S+15 O+12 R+13 T+9 m+2 J+3 L+1 Y+8 u+8 v+2 I-3 M+4 U+6 s+5 z-2 q-7 h-5 a-6 p+5 X+13 Z+8
-r+15 B+6 N+15 G+3 !+11 D+9 E-2 K+7 k+5 e+4 t+6 o-1 w-1 H+23 c+5 y-2 x+11 W+1 b+3 j+6 ~-9 C+16 Q+1 i-4 d+4 F+7 1+9 2+8
-3+10 4+9 5+13 6+10 7-4 8+6 9+3 0-12 ^+13 <+9 >+4 =+8 %+14 "+6
+V+7 f+7 n+2 l+1 P+3 g+4 A+2 S+14 O+3 R+8 T+10 m+4 J+5 L+3 Y+4 u+8 v+2 I-3 M+2 U+4 s+6 z-2 q-7 h-6 a-7 p+5 X+13 Z+9
+r+14 B+5 N+15 G+4 !+11 D+10 E-4 K+6 k+5 e+4 t+7 o-3 w-2 H+24 c+6 y-4 x+11 b+4 j+10 ~-10 C+14 i-3 d+4 F+6 #+3 ;+3 1+8
+2+8 3+11 4+9 5+12 6+10 7-5 8+8 9+6 0-13 &+1 ^+13 <+9 >+6 =+10 $+19 %+14 "+5
 """
 WEIGHTS = weighed(FITTED)
-NEEDED, UNKNOWN = 16, -26
-worth = (dict.fromkeys([*WORDS.values(), "-"], 0) | WEIGHTS).__getitem__
-INNOCENT = dict.fromkeys([ord(c) for c in {*WORDS.values(), "-"} - {"|"} if worth(c) <= 0])
+NEEDED, UNKNOWN = 14, -27
+worth = (dict.fromkeys([*CLASSES, *"|,:-"], 0) | WEIGHTS).__getitem__
+INNOCENT = dict.fromkeys([ord(c) for c in [*CLASSES, *",:-"] if worth(c) <= 0])
 SENTENCE = re.compile("[^|]{1,40}")
+OWNED = re.compile("([YPSQA])[OR]")
 
 
 @dataclass(frozen=True)
@@ -347,7 +368,7 @@ def undisguised(folded: str, raw: bytes, line: str) -> Iterator[str]:
     shape = raw.translate(SHAPE)
     if b"a1a" in shape:
         yield letters_for_digits(folded)
-    if b"a-a-a-" in shape:
+    if shape.count(b"-") > 2 and b"a-a-a-" in shape:
         yield HYPHENS.sub("", folded)
     if folded.count('"') > 3:
         yield "".join(folded.split('"')[1::2])
@@ -374,14 +395,25 @@ def by_weight(words: list[str], line: str, *, quoted: bool) -> Detection | None:
 
     Less than three classes that speak for an attack are too little: most sentences need no adding up.
     """
+    suspicious = "|".join(["", *SENTENCE.findall(line)]).translate(INNOCENT).split("|")
+    close = [number for number, (one, two) in enumerate(itertools.pairwise(suspicious)) if len(one) + len(two) > 2]
+    if not close:
+        return None
     needed = NEEDED - (WEIGHTS['"'] if quoted else 0)
-    sentences = ["", *SENTENCE.findall(line)]
-    suspicious = "|".join(sentences).translate(INNOCENT).split("|")
-    for number, (one, two) in enumerate(itertools.pairwise(suspicious)):
-        if len(one) + len(two) > 2 and weight_of(sentences[number] + sentences[number + 1]) > needed:
+    sentences = ["", *SENTENCE.findall(with_owners(line))]
+    for number in close:
+        if weight_of(sentences[number] + sentences[number + 1]) > needed:
             start, end = neighbours(line)[number]
             return Detection("weight", " ".join([words[n] for n in range(start, end) if worth(line[n]) > 0]))
     return None
+
+
+def with_owners(line: str) -> str:
+    """Tell the model's instructions ("your instructions") from rules with a topic ("your refund policy").
+
+    The first get the class $, and the second none.
+    """
+    return OWNED.sub(r"\1$", line.replace("Ys", "Y-").replace("Y-R", "---"))
 
 
 def weight_of(line: str) -> float:
@@ -404,9 +436,10 @@ def read(folded: str) -> tuple[list[str], str]:
 
 def by_rules(folded: str, words: list[str], line: str) -> Detection | None:
     """Look for markup of chat models, then for the rules, then for words that are spelled out."""
-    for mark in MARKUP:
-        if mark in folded:
-            return Detection("markup", mark)
+    if "<" in folded or "[" in folded or "#" in folded:
+        for mark in MARKUP:
+            if mark in folded:
+                return Detection("markup", mark)
     if "do anything now" in folded:
         return Detection("role", "do anything now")
     present = set(line)

@@ -14,11 +14,11 @@ import numpy as np
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[2] / "part_5_production" / "chapter_19_deployment"))
 from disguises import fold  # noqa: E402  (found by the line above)
-from injection_detector import CLASSES, neighbours, read  # noqa: E402  (the same)
+from injection_detector import CLASSES, neighbours, read, with_owners  # noqa: E402  (the same)
 
 PENALTY = 2.0
 TENTHS = 10  # the table holds tenths of a unit of log-odds
-MARGIN = 5  # an innocent text that is turned away costs more than an attack that goes on to the other defences
+MARGIN = 6  # an innocent text that is turned away costs more than an attack that goes on to the other defences
 LETTERS = [*CLASSES, '"']
 UNKNOWN_WORDS = 10  # that many count as one
 
@@ -48,7 +48,7 @@ def fitted() -> tuple[dict[str, int], int, int]:
 def features(text: str) -> np.ndarray:
     """Return one row for every two neighbouring sentences of a text: 0 or 1 per class, then other words in tens."""
     folded = fold(text)
-    _, line = read(folded)
+    line = with_owners(read(folded)[1])
     windows = [line[start:end] for start, end in neighbours(line)] or [""]
     quoted = '"' in folded
     return np.array(
