@@ -107,12 +107,19 @@ class Flow:
         *,
         built: bool = False,
         cut: bool = False,
+        carriers: Iterable[str] = (),
     ) -> None:
         self.source, self.names, self.built, self.cut = source, set(names), built, cut
+        self.passing = PASSING.union(carriers)
+        self.cold: set[tuple[str, str]] = set()  # config["model"], beside the secret that config holds
         steps = [step for node in own_nodes(scope) for step in assignments(node)]
         for targets, value in [*steps, *steps]:  # twice: a loop may carry a value back
             if self.hot(value):
-                self.names |= {n.id for target in targets for n in walk(target) if isinstance(n, ast.Name)}
+                names = {n.id for target in targets for n in walk(target) if isinstance(n, ast.Name)}
+                self.names |= names
+                if isinstance(value, ast.Dict):
+                    entries = [(constant(k), v) for k, v in zip(value.keys, value.values, strict=True)]
+                    self.cold |= {(name, key) for name in names for key, v in entries if key and not self.hot(v)}
 
     def hot(self, node: ast.AST | None) -> bool:
         """Tell whether this expression's value carries it, through formatting but not through arbitrary calls."""
@@ -134,6 +141,8 @@ class Flow:
                     or (self.cut and upper is not None)
                 )
                 return not masks and self.hot(value)
+            case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=key)) if (name, key) in self.cold:
+                return False
             case ast.Subscript() | ast.Starred() | ast.Await() | ast.FormattedValue() | ast.keyword() | ast.NamedExpr():
                 return self.hot(node.value)
             case ast.JoinedStr() | ast.BoolOp():
@@ -148,7 +157,7 @@ class Flow:
                 return any(map(self.hot, node.elts))
             case ast.Call():
                 built = self.built and last(node)[:1].isupper()
-                if not built and last(node) not in PASSING:
+                if not built and last(node) not in self.passing:
                     return False
                 method = isinstance(node.func, ast.Attribute) and self.hot(node.func.value)
                 return method or any(map(self.hot, (*node.args, *node.keywords)))

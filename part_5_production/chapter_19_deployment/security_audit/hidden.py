@@ -20,9 +20,14 @@ PLACEHOLDER = re.compile(
     r"|^<|>$|[{}]|^\$|%\(|\*{3}|\.{3}|^(?:pass(?:word|wd)?|pwd|secret|user)$"
 )
 NOT_RANDOM = re.compile(
-    r"(?:[a-z]+://|arn:|[./~\\]).*|"
-    r"[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*|[\w-]+(?:\.[A-Za-z_]\w*)+|[A-Za-z]+(?:[-_ /:][A-Za-z]+)*\d?"
+    r"(?:[a-z]+://|arn:|#?/|[.~\\]).*|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*|"
+    r"[\w-]{1,24}(?:\.[A-Za-z_]\w{0,23})+|[A-Za-z]+(?:[-_ /:][A-Za-z]+)*\d?"
 )
+STAGE = re.compile(
+    r"(?i)^(?:[a-z0-9]{2,12}[-_])?(?:test|dev)[-_](?=[a-z0-9]{12}|[\w=-]{40})|^sk-"
+)  # a test key is a key
+NAMED = re.compile("(?i)secret|key|pass|pwd|token")
+BOASTS = re.compile("(?i)super|very|ultra|hard.?coded|insecure|unsafe|exposed")
 
 
 @cache
@@ -43,7 +48,7 @@ def entropy(text: str) -> float:
 
 def placeholder(value: str) -> bool:
     """Tell a stand-in from a secret: it says so, or hardly varies."""
-    body = re.sub(r"^[a-z]{2}_test_|^sk-", "", value)
+    body = STAGE.sub("", value)
     return bool(PLACEHOLDER.search(body)) or len(set(body)) < 5 or entropy(body) < 2.3
 
 
@@ -81,13 +86,21 @@ def names_secret(name: str, *, bare_token: bool = True) -> bool:
     return any(b in ("key", "keys") and a in KEY_KINDS for a, b in pairwise(words))
 
 
+def shuffled(value: str) -> bool:
+    """Tell letters whose case changes as in no word: "ORnXsqfNWSttdl"."""
+    return value.isalpha() and len(value) >= 12 and len(words_of(value)) * 3 > len(value)
+
+
 def secret_value(name: str, value: str) -> bool:
     """Tell whether a value under a secret's name is a secret, not a placeholder, a word or a reference."""
-    varied = bool(re.search(r"\d", value)) and bool(re.search(r"[A-Za-z]", value))
+    mixed = shuffled(value)
+    varied = mixed or (bool(re.search(r"\d", value)) and bool(re.search(r"[A-Za-z]", value)))
     password = bool(PASSWORDS & set(words_of(name)))
     if not re.fullmatch(r"[!-~]{6,}", value) or placeholder(value):
         return False
-    if NOT_RANDOM.fullmatch(value) and not (password and varied and value.isalnum()):
+    if NAMED.search(value) and BOASTS.search(value):
+        return True  # "my-super-secret-key": words, and still what the program signs with
+    if NOT_RANDOM.fullmatch(value) and not (mixed or (password and varied and value.isalnum())):
         return False
     if password:
         return varied or bool(re.search(r"[^\w.-]", value))

@@ -3,6 +3,7 @@
 import ast
 import builtins
 import contextlib
+import functools
 import io
 import re
 import tokenize
@@ -26,7 +27,12 @@ ENVIRONMENT = ("os" + ".getenv", f"{ENVIRON}.get", f"{ENVIRON}.pop")
 AGENTIC = words("agentic")
 ASKED = ("message", "prompt", "question")
 TELLING = "alert|notify|warn|error|event|status|send|emit|log|print|say"  # their message is not a user's
+MASKING = "mask|redact|saniti|scrub|clean|hide|hash|fingerprint"
 BODY = re.compile("[a-z](Request|Body|Payload|Input)$")
+ASKS = re.compile("(Request|Body|Payload|Input|Query|Question|Prompt|Message|Chat|Ask)$")
+ANYTHING = re.compile(
+    r"(?i)(annotated\[)?(typing\.)?(any|(dict|mapping)(\[\w+, (typing\.)?(any|object)\])?)( \| None)?(, .*\])?"
+)
 DEBUG = re.compile("(?i)((flask|app|enable|django|api)_)?debug(_mode|_enabled)?")
 SETTINGS = ("settings", "config", "cfg", "conf")
 VALIDATORS = ("model_validate", "model_validate_json", "parse_obj", "validate_python", "validate_json", "validate")
@@ -95,6 +101,18 @@ class PythonFile:
             return node
         return self.globals.get(node.id) or self.locals.get(node.id) or node
 
+    @functools.cached_property
+    def carriers(self) -> set[str]:
+        """The file's own functions whose answer carries what they are given: format_error(text), but not mask(key)."""
+        found = set()
+        for function in self.functions:
+            given = [a.arg for a in walk(function.args) if isinstance(a, ast.arg)]
+            answers = [node.value for node in own_nodes(function) if isinstance(node, ast.Return)]
+            if answers and given and not re.search(MASKING, function.name):
+                flow = Flow(function, lambda _: False, given)
+                found |= {function.name} if any(map(flow.hot, answers)) else set()
+        return found
+
     def is_route(self, function: ast.AST) -> bool:
         """Tell whether a function answers requests."""
         decorators = getattr(function, "decorator_list", [])
@@ -120,7 +138,8 @@ class PythonFile:
             if last(node) in ("model_dump", "asdict", "vars", "dict", "model_dump_json"):
                 about = [*node.args, node.func.value if isinstance(node.func, ast.Attribute) else node.func]
                 return any(last(n) in SETTINGS for n in about) and not self.masks
-            return names_secret(last(node)) and bool(re.match("get_|load_|read_", last(node)))
+            asked = self.dotted(node.func) == "getpass.getpass"
+            return asked or (names_secret(last(node)) and bool(re.match("get_|load_|read_", last(node))))
         return False
 
     def hard_coded(self) -> None:
@@ -138,7 +157,7 @@ class PythonFile:
                     if token.type == tokenize.COMMENT:
                         self.source.find_secrets(token.string, token.start[0])
         for name, value in self.named():
-            for each in members(value) if names_secret(name) else ():
+            for each in members(name, value) if names_secret(name) else ():
                 if (text := constant(each)) and secret_value(name, text):
                     self.source.find("secret-in-code", each.lineno, secret=text)
 
@@ -166,6 +185,8 @@ class PythonFile:
                     yield constant(name) or "", value
                 case "compare_digest", [one, other]:
                     yield from ((called(one), other), (called(other), one))
+                case "run", [_, _, debug, *_] if isinstance(node.func, ast.Attribute):  # Flask's third argument
+                    yield "debug", debug
                 case "Fernet", [value, *_]:
                     yield "fernet_key", value
                 case "encode" | "decode", [_, value, *_] if self.dotted(node.func).startswith("jwt."):
@@ -260,7 +281,7 @@ class PythonFile:
             bodies = {p.arg for p in parameters if last(p.annotation) in models or BODY.search(last(p.annotation))}
             asked = agentic and not re.search(TELLING, getattr(scope, "name", ""))
             texts = {p.arg for p in parameters if p.arg in (ASKED if asked else TEXTS if self.is_route(scope) else ())}
-            secret = Flow(scope, self.is_secret)
+            secret = Flow(scope, self.is_secret, carriers=self.carriers)
             message = Flow(scope, partial(is_message, bodies), bodies | texts, cut=True)
             for sink in sinks:
                 values = [*sink.args, *sink.keywords]
@@ -277,11 +298,10 @@ class PythonFile:
             return last(node) in PRINTS
         owner = last(node.func.value)
         written = node.func.attr == "write" and owner in ("stdout", "stderr")
-        return (
-            written
-            or (node.func.attr in LEVELS and "log" in owner.lower())
-            or self.dotted(node.func) == "pprint.pprint"
-        )
+        if node.func.attr in LEVELS:
+            named = (owner, last(self.resolved(node.func.value)), self.dotted(node.func))
+            return any("log" in name.lower() for name in named)
+        return written or self.dotted(node.func) == "pprint.pprint"
 
     def returned(self) -> None:
         """Secrets of the settings or the environment in what a route answers."""
@@ -303,7 +323,10 @@ class PythonFile:
         if isinstance(node, ast.Name):
             return node.id in self.globals and node.id not in local and self.is_secret(node)
         if isinstance(node, ast.Attribute):
-            return self.is_secret(node) and bool(re.search("settings|config|environ|os|cfg", ast.unparse(node.value)))
+            ours = last(node.value) in self.globals and last(node.value) not in local
+            return self.is_secret(node) and (
+                ours or bool(re.search("settings|config|environ|os|cfg", ast.unparse(node.value)))
+            )
         return not isinstance(node, ast.Subscript) and self.is_secret(node)
 
     def errors(self) -> None:
@@ -316,7 +339,7 @@ class PythonFile:
             later: set[str] = set()  # what broad handlers leave behind for the rest of the function
             for handler in (n for n in own_nodes(function) if isinstance(n, ast.ExceptHandler)):
                 names = {handler.name} if handler.name else set()
-                flow = Flow(handler, is_trace, names, built=True)
+                flow = Flow(handler, is_trace, names, built=True, carriers=self.carriers)
                 self.leaks(
                     handler,
                     flow,
@@ -326,7 +349,10 @@ class PythonFile:
                 later |= flow.names - names if broad(handler.type) else set()
             if any(map(broad, kinds)) and function.args.args:
                 later.add(function.args.args[-1].arg)
-            self.leaks(function, Flow(function, is_trace, later, built=True), answers=answers, meant=399)
+            if not kinds:  # def handle(request, error: Exception), registered in another file
+                later |= {a.arg for a in function.args.args if last(a.annotation) in ("Exception", "BaseException")}
+            flow = Flow(function, is_trace, later, built=True, carriers=self.carriers)
+            self.leaks(function, flow, answers=answers, meant=399)
 
     def handled_by(self, function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[ast.expr | None]:
         """Return the errors that a function answers for, as it was decorated or added."""
@@ -379,9 +405,7 @@ class PythonFile:
                     or checked
                 ):
                     continue
-                if posted and re.fullmatch(
-                    r"(?i)(annotated\[)?(typing\.)?(dict|any|mapping)(\[.*\])?( \| None)?(, .*\])?", kind
-                ):
+                if posted and ANYTHING.fullmatch(kind):
                     self.source.find("unvalidated-body", argument.lineno)
                 unlimited = re.fullmatch(r"str( \| None)?|Optional\[str\]", kind) and "max_length" not in (
                     ast.unparse(default) if default else ""
@@ -405,7 +429,7 @@ class PythonFile:
             if re.search(r"\bstr\b", about) and not limited and not {last(field.target), "*"} & validated:
                 plain.append(field)
         texts = [field for field in plain if last(field.target) in TEXTS]
-        for field in texts or (plain if len(plain) == len(fields) else []):
+        for field in texts or (plain if len(plain) == len(fields) and ASKS.search(node.name) else []):
             self.source.find("no-length-limit", field.lineno)
 
     def swallowed(self) -> None:
@@ -435,9 +459,11 @@ def called(node: ast.expr) -> str:
     return key or last(node)
 
 
-def members(value: ast.expr) -> list[ast.expr]:
-    """Return a value, or what a literal list, set or mapping holds: API_KEYS = {"...": "alice"}."""
+def members(name: str, value: ast.expr) -> list[ast.expr]:
+    """Return a value, or what a literal list or mapping of several holds: API_KEYS = {"...": "alice"}."""
     if isinstance(value, ast.Dict):
+        if not name.lower().endswith("s"):
+            return []  # "password": {"type": "string"}; a name inside speaks for itself
         return [part for part in (*value.keys, *value.values) if part]
     return value.elts if isinstance(value, (ast.List, ast.Tuple, ast.Set)) else [value]
 

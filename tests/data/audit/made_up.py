@@ -46,6 +46,16 @@ FORMATS: dict[str, tuple[object, ...]] = {
     "perplexity": ("pp" "lx-", (ALNUM, 48)),
     "xai": ("xa" "i-", (ALNUM, 80)),
     "tavily": ("tv" "ly-", (ALNUM, 32)),
+    "tavily_dev": ("tv" "ly-dev-", (ALNUM, 32)),
+    "flutterwave_test": ("FLW" "SECK_TEST-", (HEX, 12)),
+    "easypost": ("EZ" "AK", (ALNUM, 54)),
+    "pulumi": ("pu" "l-", (HEX, 40)),
+    "gitlab_runner": ("GR13" "48941", (WEB, 20)),
+    "alibaba_access_key": ("LT" "AI", (ALNUM, 20)),
+    "slack_rotated": ("xo" "xe.xo" "xp-1-", (UPPER, 163)),
+    "mapbox": ("s" "k.ey" "J1Ijoi", (ALNUM, 50), ".", (ALNUM, 22)),
+    "dynatrace": ("dt0" "c01.", (UPPER, 24), ".", (UPPER, 64)),
+    "of_a_new_provider": ("shop" "ly_live_", (ALNUM, 32)),
     "langsmith": ("lsv" "2_pt_", (HEX, 32), "_", (HEX, 10)),
     "pinecone": ("pcs" "k_", (ALNUM, 5), "_", (ALNUM, 64)),
     "cohere_api_key": ((ALNUM, 40),),
@@ -85,6 +95,9 @@ def harmless(rng: random.Random) -> list[tuple[str, str]]:
         return "".join(rng.choices(alphabet, k=length))
 
     return [
+        ("tool_call", "call_" + some(ALNUM, 24)),
+        ("completion", "chatcmpl-" + some(ALNUM, 29)),
+        ("test_case", "test_" + "_".join(["a_long_name", "in_words", "of_a_case_2"])),
         ("request_id", str(uuid.UUID(int=rng.getrandbits(128)))),
         ("conversation_id", some(HEX, 32)),
         ("commit", some(HEX, 40)),
