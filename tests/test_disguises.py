@@ -210,7 +210,7 @@ def test_edge_the_numbers_that_are_characters() -> None:
     ],
 )
 def test_edge_what_looks_encoded(text: str, encoded: bool) -> None:
-    assert disguises.looks_encoded(text) is encoded
+    assert disguises.looks_encoded(disguises.shapes_of(text)) is encoded
 
 
 def test_edge_numbers_and_spoken_digits_count_from_a_few_on() -> None:
@@ -221,9 +221,13 @@ def test_edge_numbers_and_spoken_digits_count_from_a_few_on() -> None:
     assert "12" not in list(views("one two"))
 
 
+def pieces_of(text: str) -> list[bytes]:
+    return list(disguises.in_pieces(text, disguises.shapes_of(text)))
+
+
 def test_edge_pieces_of_base64_are_joined_from_twelve_letters_on() -> None:
-    assert list(disguises.in_pieces("aB1 aB2 aB3 aB4")) != []
-    assert list(disguises.in_pieces("aB1 aB2 aB3 ab")) == []
+    assert pieces_of("aB1 aB2 aB3 aB4")
+    assert not pieces_of("aB1 aB2 aB3 ab")
 
 
 @pytest.mark.parametrize(
@@ -232,6 +236,38 @@ def test_edge_pieces_of_base64_are_joined_from_twelve_letters_on() -> None:
 )
 def test_one_for_one(one: str, two: str, same: bool) -> None:
     assert one_for_one(one, two) is same
+
+
+OUTER = ("base64", "hex", "hex by pairs", "decimal", "binary", "URL", "entities", "escapes", "JSON")
+INNER = ("plain", "base64", "hex", "URL", "entities", "reversed", "spaced", "starred", "rot13", "zero width", "leet")
+
+
+@given(
+    digits=st.text("0123456789abcdef", min_size=12, max_size=12),
+    outer=st.sampled_from(OUTER),
+    inner=st.sampled_from(INNER),
+    before=st.text("aB3 ,.'-\n\u00e9", max_size=40),
+    after=st.text("aB3 ,.'-\n\u00e9", max_size=40),
+)
+@settings(deadline=None, max_examples=300)
+def test_a_disguise_in_another_is_found_in_any_reply(
+    digits: str, outer: str, inner: str, before: str, after: str
+) -> None:
+    secret = f"ref-{digits}"
+    assert OutputFilter("", (secret,)).leaks(f"{before}\n\n{WAYS[outer](WAYS[inner](secret))}\n\n{after}")
+
+
+@given(st.text("09azAZ +/=-.\n,\u00e9\u0663\uff11", max_size=80))
+@settings(deadline=None, max_examples=500)
+def test_what_is_not_looked_into_could_not_hold_anything(text: str) -> None:
+    words = re.findall("[A-Za-z0-9+/]+", text)
+    plain = re.compile("[A-Z]?[a-z]*|[A-Z]*|[0-9]+[a-z]{0,3}|[A-Z]{1,3}[0-9]{1,3}")
+    shapes = disguises.shapes_of(text)
+    assert [bool(disguises.PLAIN_WORD.fullmatch(shape)) for shape in shapes] == [
+        bool(plain.fullmatch(w)) for w in words
+    ]
+    unbroken = b"x" * 16 in disguises.in_bytes(text).translate(disguises.UNBROKEN)
+    assert unbroken == bool(disguises.ENCODED.search(text))
 
 
 @given(st.text(max_size=200))

@@ -14,6 +14,7 @@ import base64
 import binascii
 import html
 import itertools
+import operator
 import re
 import string
 import unicodedata
@@ -23,6 +24,7 @@ from urllib.parse import unquote
 __all__ = [
     "ALPHABET",
     "MAX_DEPTH",
+    "UNBROKEN",
     "Exchanged",
     "base64_text",
     "decoded",
@@ -63,11 +65,15 @@ UNLEET = bytes.maketrans(b"013457", b"oieast")
 ROT13 = bytes.maketrans(KEPT[:26], KEPT[13:26] + KEPT[:13])
 LETTERS = bytes.maketrans(KEPT[:26], b"a" * 26)
 ENCODED = re.compile(r"[A-Za-z0-9+/=_-]{16,}")
-SHAPE = bytes.maketrans(
-    string.ascii_lowercase.encode() + string.ascii_uppercase.encode() + string.digits.encode(),
-    b"a" * 26 + b"A" * 26 + b"1" * 10,
+UNBROKEN = bytes.maketrans(ALPHABET + b"0123456789+/=_-", b"x" * (len(ALPHABET) + 15))
+KINDS = (
+    dict.fromkeys(string.ascii_lowercase, "a")
+    | dict.fromkeys(string.ascii_uppercase, "A")
+    | dict.fromkeys(string.digits, "1")
+    | dict.fromkeys("+/", "+")
 )
-PLAIN_WORD = re.compile("[A-Z]?[a-z]*|[A-Z]*|[0-9]+[a-z]{0,3}|[A-Z]{1,3}[0-9]{1,3}")
+SHAPE = "".join([KINDS.get(chr(code), " ") for code in range(256)]).encode()
+PLAIN_WORD = re.compile(b"A?a*|A*|1+a{0,3}|A{1,3}1{1,3}")  # in shapes: Word, WORD, 21st, B12
 SPOKEN = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DIGITS = {word: str(number) for number, word in enumerate(SPOKEN)}
 CODE = """
@@ -75,6 +81,7 @@ CODE = """
 ----- .---- ..--- ...-- ....- ..... -.... --... ---.. ----.
 """
 MORSE = dict(zip(CODE.split(), string.ascii_lowercase + string.digits, strict=True))
+FIRST, LAST = operator.itemgetter(0), operator.itemgetter(-1)
 DASHES = str.maketrans("\u00b7\u2022\u2212\u2013\u2014_", "..----")
 NUMBERS = (
     (16, re.compile(r"(?<![0-9a-z])[0-9a-f]{2}(?![0-9a-z])")),
@@ -86,6 +93,8 @@ NUMBER = "[a-z]{0,2}[0-9][0-9a-z]*+"
 IN_A_ROW = re.compile(  # eight numbers, with at most one word between two of them
     f"(?<![0-9a-z]){NUMBER}(?:[^0-9a-z]++(?:[a-z]++[^0-9a-z]++)?{NUMBER}){{7}}"
 )
+BITS = re.compile("[01]{16}")
+DIGIT_RUNS = bytes(code if chr(code) in string.digits else ord(" ") for code in range(256))
 BEFORE_NUMBERS = re.compile(r"0x|\\x|&#x?|u\+00|[%=\\]")
 ESCAPES = (
     ("\\", re.compile(r"\\u\{?([0-9a-f]{2,6})\}?|\\x([0-9a-f]{2})")),
@@ -134,10 +143,11 @@ def views(text: str, depth: int = MAX_DEPTH) -> Iterator[str]:
     for view in arranged(folded):
         yield view.decode()
     if depth:
-        encoded = looks_encoded(text)
+        shapes = shapes_of(text)
+        encoded = looks_encoded(set(shapes))  # a reply has few different ones
         for inner in itertools.chain(unwrapped(text, folded), decoded(text) if encoded else ()):
             yield from views(inner, depth - 1)
-        for letters in in_pieces(text) if encoded else ():
+        for letters in in_pieces(text, shapes) if encoded else ():
             yield letters.decode()
             yield letters[::-1].decode()
             yield letters.translate(ROT13).decode()
@@ -153,8 +163,8 @@ def arranged(folded: str) -> Iterator[bytes]:
     yield letters.translate(UNLEET)  # to compare with what was translated alike
     yield letters[::2]
     yield letters[1::2]
-    yield bare("".join([word[0] for word in words]))
-    yield bare("".join([word[-1] for word in words]))
+    yield bare("".join(map(FIRST, words)))
+    yield bare("".join(map(LAST, words)))
     if "\n" in folded:
         lines = [line.split() for line in folded.splitlines() if line and not line.isspace()]
         yield bare("".join([line[0][0] for line in lines]))
@@ -166,20 +176,26 @@ def unwrapped(text: str, folded: str) -> Iterator[str]:
     """Yield the texts that are written with escapes, numbers, words for digits or Morse code in a text."""
     if (plain := unescaped(text)) != text:
         yield plain
-    if IN_A_ROW.search(folded) or re.search("[01]{16}", folded):
+    runs = in_bytes(folded).translate(DIGIT_RUNS).split()  # cheap to count, and mostly too few
+    if (len(runs) > 7 and IN_A_ROW.search(folded)) or (max(map(len, runs), default=0) > 15 and BITS.search(folded)):
         yield from numbers(folded)
     words = folded.replace("-", " ").split()
     if len(DIGITS.keys() & words) > 2:
         yield " ".join([DIGITS.get(word, word) for word in words])
-    dashed = text.translate(DASHES)
+    dashed = text.replace("_", "-") if text.isascii() else text.translate(DASHES)
     if ".-" in dashed or "-." in dashed:
         yield "".join([MORSE.get(token, " ") for token in dashed.replace("/", " ").split()])
 
 
-def looks_encoded(text: str) -> bool:
+def shapes_of(text: str) -> list[bytes]:
+    """Return the words of a text as base64 would have them, each capital as A, small letter as a, digit as 1."""
+    return in_bytes(text).translate(SHAPE).split()
+
+
+def looks_encoded(shapes: Iterable[bytes]) -> bool:
     """Tell whether a capital or a digit stands in the middle of a word, or many of them in a row."""
-    shape = in_bytes(text).translate(SHAPE)
-    return any(sign in shape for sign in (b"aA", b"a1", b"1a", b"1A", b"AAA", b"1" * 16))
+    joined = b" ".join(shapes)
+    return any(sign in joined for sign in (b"aA", b"a1", b"1a", b"1A", b"AAA", b"1" * 16))
 
 
 def unescaped(text: str) -> str:
@@ -211,18 +227,19 @@ def numbers(folded: str) -> Iterator[str]:
 def decoded(text: str) -> Iterator[str]:
     """Yield the readable text inside base64, base32 and hex runs of 16 characters or more, also over several lines."""
     for source in (text, text.replace("\n", "")) if "\n" in text else (text,):
-        for run in ENCODED.findall(source):
+        for run in ENCODED.findall(source) if b"x" * 16 in in_bytes(source).translate(UNBROKEN) else ():
             for decode in (base64_text, hex_text, base32_text):
-                if (inner := decode(run)) and " ".join(inner.split()).isprintable():
+                if (inner := decode(run)) and " ".join(inner.split()).translate(INVISIBLE).isprintable():
                     yield inner
 
 
-def in_pieces(text: str) -> Iterator[bytes]:
+def in_pieces(text: str, shapes: list[bytes]) -> Iterator[bytes]:
     """Yield the letters of base64 that is broken up by spaces, dashes, words or bullets, or is written backwards."""
-    tokens = re.findall(r"[A-Za-z0-9+/]+", text)
-    odd = [token for token in tokens if not PLAIN_WORD.fullmatch(token)]
-    if sum(map(len, odd)) < 12:
+    no_words = {shape for shape in set(shapes) if not PLAIN_WORD.fullmatch(shape)}
+    if not no_words or sum([len(shape) for shape in shapes if shape in no_words]) < 12:
         return
+    tokens = re.findall(r"[A-Za-z0-9+/]+", text)
+    odd = [token for token, shape in zip(tokens, shapes, strict=True) if shape in no_words]
     for joined in ("".join(tokens), "".join(odd), "".join(tokens)[::-1]):
         for start in range(4):
             piece = joined[start:]

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from disguises import ALPHABET, MAX_DEPTH, decoded, fold, in_bytes, normalise, squeeze
+from disguises import ALPHABET, MAX_DEPTH, UNBROKEN, decoded, fold, in_bytes, normalise, squeeze
 
 __all__ = ["Detection", "detect"]
 
@@ -27,7 +27,6 @@ SPLIT = bytes.maketrans(STOPS + SEPARATORS, b"|" * len(STOPS) + b" " * len(SEPAR
 UNSPACED = re.compile(r"\S{16,}")
 HYPHENS = re.compile(r"(?<=\b[a-z])-(?=[a-z]\b)")  # between single letters
 SHAPE = bytes.maketrans(ALPHABET + b"013457@$", b"a" * len(ALPHABET) + b"1" * 8)  # a digit in a word reads "a1a"
-UNBROKEN = bytes.maketrans(ALPHABET + b"0123456789+/=_-", b"x" * (len(ALPHABET) + 15))
 
 # ---------------------------------------------------------------- the detector: rules over classes of words
 
