@@ -10,6 +10,8 @@ from security_audit.findings import rules
 from security_audit.hidden import names_secret, secret_value, words_of
 from security_audit.source import Source
 
+NO_SECRET = re.compile(r"(?i)|/[\w./-]+|true|false|\d{1,3}|\{+ ?\w+ ?\}+")  # nothing, a path, a flag, a template
+
 
 def check_text(source: Source) -> None:
     """Look for secrets in any text: by format, and in NAME=value, "name": "value" and name: value."""
@@ -18,16 +20,22 @@ def check_text(source: Source) -> None:
     for number, line in enumerate(source.lines, 1):
         if source.has("secret-in-code", number):
             continue
-        for name, value in re.findall(
+        for name, written in re.findall(
             r"""(?<![\w.-])([A-Za-z][\w.-]{0,80})["']?\s{0,20}(?::=|[:=])\s*["']?([^\s"',;]+)""", line
         ):
-            under = above if name in ("value", "default") else name
+            under, value = above if name in ("value", "default") else name, default_of(written)
             if names_secret(under) and secret_value(under, value):
                 source.find("secret-in-code", number, secret=value)
         if named := re.search(r"""\b(?:name["']?\s?:|variable)\s["']?([\w.-]{1,80})""", line):
             above = named[1]
         if re.match(r"\s*(export\s+)?(\w+_)?DEBUG\s*=\s*[\"']?(true|1|yes|on)\b", line, re.IGNORECASE):
             source.find("debug-on", number)
+
+
+def default_of(value: str) -> str:
+    """Return what a shell and Compose put where a variable is not set: ${KEY:-this}."""
+    match = re.match(r"\$\{\w+:?-([^}]*)", value)
+    return match[1] if match else value
 
 
 def instructions(text: str) -> Iterator[tuple[int, str, str]]:
@@ -77,20 +85,21 @@ def check_dockerfile(source: Source, folder: Path | None = None) -> None:
             if not pairs:
                 key, _, rest = arguments.partition(" ")
                 pairs = [(key, rest.strip() or ("" if name == "ENV" else "$"))]
+            at = line
             for key, quoted in pairs:
                 value = quoted.strip("\"'")
                 values[key] = value.replace("$", "")
-                if (
-                    names_secret(key)
-                    and value
-                    and not re.fullmatch(r"/[\w./-]+|true|false|\d{1,3}", value, re.IGNORECASE)
-                ):
-                    source.find("secret-in-image", line, secret="" if "$" in value or len(value) < 4 else value)
+                while key not in source.lines[at - 1] and at < len(source.lines):
+                    at += 1  # an instruction may go on over many lines
+                if names_secret(re.sub("(?i)_key_id$", "_key", key)) and not NO_SECRET.fullmatch(value):
+                    source.find("secret-in-image", at, secret="" if "$" in value or len(value) < 4 else value)
                 elif "debug" in words_of(key) and value.lower() in ("1", "true", "yes", "on"):
-                    source.find("debug-on", line)
+                    source.find("debug-on", at)
             source.find_secrets(arguments, line, "secret-in-image")
         elif name in ("COPY", "ADD"):
             sources = [word.strip('[]",') for word in given][:-1]
+            if re.search(r"--from=\S+:latest(\s|$)", arguments):
+                source.find("image-latest", line)
             if any(re.fullmatch(r"(.*/)?\.env(\.(?!example|sample|template).*|\*)?", word) for word in sources):
                 source.find("env-in-image", line)
             elif (
@@ -129,8 +138,10 @@ def check_compose(source: Source) -> None:
         entries = fields(service)
         for key, node in entries.items():
             line, value = node.start_mark.line + 1, scalar(node)
-            for name, text, at in pairs(node):
-                if names_secret(name) and text and not re.match(r"\$|/", text):
+            for name, written, at in pairs(node):
+                text = default_of(written)
+                meant = text == written or secret_value(name, text)  # a default for development is no secret
+                if names_secret(name) and text and meant and not re.match(r"\$|/", text):
                     source.find("compose-secret", at, secret=text if len(text) > 3 else "")
                 elif "debug" in words_of(name) and text.lower() in ("1", "true", "yes", "on"):
                     source.find("debug-on", at)

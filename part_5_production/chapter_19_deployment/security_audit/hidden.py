@@ -34,9 +34,9 @@ BOASTS = re.compile("(?i)super|very|ultra|hard.?coded|insecure|unsafe|exposed")
 def formats() -> tuple[re.Pattern[str], re.Pattern[str]]:
     """Return one pattern for all providers' formats, and a cheap one that matches wherever it could."""
     patterns = rules()["secrets"].values()
-    at_a_word = [pattern for pattern in patterns if pattern.startswith(r"\b")]  # asked once for all of them
-    anywhere = [pattern for pattern in patterns if not pattern.startswith(r"\b")]
-    return re.compile(rf"({'|'.join(anywhere)})|\b({'|'.join(at_a_word)})"), re.compile(
+    at_a_word = [p for p in patterns if p.startswith(r"\b") and " " not in p]  # asked once for all of them: is it long?
+    anywhere = [p for p in patterns if p not in at_a_word]
+    return re.compile(rf"({'|'.join(anywhere)})|\b(?=\S{{14}})({'|'.join(at_a_word)})"), re.compile(
         r"[\w.+/=$~-]{16}|://|BEGIN|[; ][Pp](?:[Ww]|ass)|curl |--\w"
     )
 
@@ -79,7 +79,7 @@ def names_secret(name: str, *, bare_token: bool = True) -> bool:
         return False
     if SECRETS & set(words):
         return True
-    if words[-1] == "pass" and LOGINS & set(words):
+    if (words[-1] == "pass" and LOGINS & set(words)) or (words[-1] == "pat" and len(words) > 1):
         return True
     if words[-1] == "token":
         return len(words) > 1 or bare_token

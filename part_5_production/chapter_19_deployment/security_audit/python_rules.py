@@ -36,6 +36,7 @@ ANYTHING = re.compile(
 DEBUG = re.compile("(?i)((flask|app|enable|django|api)_)?debug(_mode|_enabled)?")
 SETTINGS = ("settings", "config", "cfg", "conf")
 VALIDATORS = ("model_validate", "model_validate_json", "parse_obj", "validate_python", "validate_json", "validate")
+NO_KEY = re.compile("(?i)your|change|example|<|PUBLIC KEY")
 PRINTS = ("print", "pprint", "pp")
 HANDLES = ("exception_handler", "errorhandler")
 
@@ -189,8 +190,6 @@ class PythonFile:
                     yield "debug", debug
                 case "Fernet", [value, *_]:
                     yield "fernet_key", value
-                case "encode" | "decode", [_, value, *_] if self.dotted(node.func).startswith("jwt."):
-                    yield "jwt_secret", value
             if node.args and "default" in given:
                 yield constant(node.args[0]) or "", given["default"]
         for node in self.of(ast.Dict):
@@ -230,6 +229,9 @@ class PythonFile:
             shell = name.startswith("subprocess.") and constant(given.get("shell"), bool)
             if shell and not (node.args and constant(node.args[0])):
                 self.source.find("code-execution", node.lineno)
+            signed = name in ("jwt.encode", "jwt.decode") and len(node.args) > 1 and self.resolved(node.args[1])
+            if signed and (key := constant(signed)) and not NO_KEY.search(key):  # any word will sign
+                self.source.find("secret-in-code", line_of(signed), secret=key)
             if constant(given.get("allow_dangerous_deserialization"), bool):
                 self.source.find("unsafe-load", node.lineno)
 
