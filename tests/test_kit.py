@@ -41,8 +41,8 @@ CANNOT = {
     "value_error_at_import.py": r"stopped at line 10: ValueError: DATABASE_URL is required",
 }
 SLOWLY = {
-    "endless_loop_at_import.py": r"still busy after 4 s, at line (19|20)",
-    "startup_never_ends.py": r"still busy after 4 s: does something wait or loop while it is started",
+    "endless_loop_at_import.py": r"still busy after 2 s, at line (19|20)",
+    "startup_never_ends.py": r"still busy after 2 s: does something wait or loop while it is started",
 }
 HANGS = ("handler_hangs.py", "handler_blocks_the_loop.py", "handler_sleeps_an_hour.py")
 FINE = ("not_utf8_output.py", "ten_megabytes_of_log.py")
@@ -66,7 +66,7 @@ def test_what_cannot_be_judged_says_why(name: str, words: str, bench: Bench) -> 
 
 @pytest.mark.parametrize(("name", "words"), SLOWLY.items(), ids=SLOWLY)
 def test_what_never_gets_ready_says_where(name: str, words: str, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "_patience_s", 4)
+    monkeypatch.setattr(bench, "_patience_s", 2)
     with pytest.raises(CannotRun, match=words):
         bench.open(Target.parse(str(BROKEN / name)))
 

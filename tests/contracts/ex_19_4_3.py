@@ -10,6 +10,7 @@ status of 500 or more.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import time
@@ -93,6 +94,7 @@ class Alerts:
         return 0
 
 
+@functools.lru_cache(maxsize=10_000)  # an output is read again after each request
 def is_alert(line: str) -> bool:
     """Tell whether a line says that something is wrong."""
     return bool(ALERT.search(line) or (WARNING.search(line) and TOO_SLOW.search(line)))

@@ -317,11 +317,14 @@ def _sentence(error: BaseException) -> str:
 
 
 WARM = (
-    *("dotenv", "fastapi", "fastapi.middleware.cors", "fastapi.responses", "openai.resources.chat.completions"),
+    *("dotenv", "fastapi", "fastapi.middleware.cors", "fastapi.responses", "fastapi.telemetry._runtime", "numpy"),
+    *("openai.resources.chat.completions.completions", "openai.resources.chat.completions.messages"),
+    *("openai.lib._chat_completion_resources", "openai.resources.responses.responses", "openai.pagination"),
     *("openai.resources.embeddings", "openai.lib.streaming.chat", "httpcore", "httpcore2", "jiter", "truststore"),
     *("langgraph.graph", "langgraph.checkpoint.memory", "langgraph.prebuilt", "langchain_core.tracers.run_collector"),
     *("langchain_core.tracers.stdout", "langchain_core.prompt_values", "anyio._backends._asyncio", "uvicorn"),
     *("uvicorn.lifespan.on", "uvicorn.loops.asyncio", "uvicorn.protocols.http.h11_impl"),
+    "uvicorn.protocols.websockets.auto",
 )
 
 
@@ -332,7 +335,20 @@ def warm_up() -> None:
     for name in WARM:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
+    _first_chat()
     clock.install_datetime()
+
+
+def _first_chat() -> None:
+    """Ask nobody for a chat, and read an answer: what openai makes up at the first one takes 20 ms in each process."""
+    with contextlib.suppress(ImportError):
+        from openai import APIConnectionError, OpenAI
+        from openai.types.chat import ChatCompletion
+
+        message = {"role": "assistant", "content": ""}
+        with contextlib.suppress(APIConnectionError), OpenAI(api_key="-", base_url="nowhere://", max_retries=0) as to:
+            to.chat.completions.create(model="", messages=[message])  # type: ignore[list-item]
+        ChatCompletion.construct(choices=[{"index": 0, "finish_reason": "stop", "message": message}], usage={})
 
 
 def zygote(offset: Any) -> None:

@@ -14,6 +14,7 @@ from tests.chapter import EXERCISES, progress
 
 COLUMNS = ("contract", "attempts", "unit tests")
 HOUSE, SERVICE = "house", "production"
+LONG_FIRST = ("tests/production", "tests/test_attempts.py")
 
 
 def run_everything() -> int:
@@ -23,10 +24,9 @@ def run_everything() -> int:
     if missing:
         print(f"check-all needs tests/requirements.txt: {', '.join(missing)} not installed", file=sys.stderr)
         return 2
-    # Two workers a core: most tests wait for a process or an answer.
-    status = int(
-        pytest.main(["-q", "-n", str(2 * (os.cpu_count() or 1)), "--no-header", "--dist", "worksteal"], [table])
-    )
+    # Two workers a core, since most tests wait for a process or an answer; one test at a time, the long ones first.
+    workers = ["-n", str(2 * (os.cpu_count() or 1)), "--dist", "load", "--maxschedchunk", "1"]
+    status = int(pytest.main(["-q", "--no-header", *workers, *LONG_FIRST, "tests"], [table]))
     print(f"\n{table}\n")
     skipped_in_ci = os.environ.get("CI") == "true" and table.skips
     if skipped_in_ci:

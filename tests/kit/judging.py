@@ -58,16 +58,17 @@ def judge_target(
         return Judged(judged, [], "")
     order = shuffle.sample(checks, len(checks)) if shuffle else checks
     verdicts: dict[str, Verdict] = {}
-    app = bench.open(target, at=at)
+    app, spoilt = bench.open(target, at=at), False
     try:
         for check in order:
+            if spoilt:
+                app, spoilt = afresh(app), False
             used = app.used
             verdict = judge(check, app)
             if verdict.status != "met" and used and not target.url:
                 app = afresh(app)
                 verdict = judge(check, app)
-            if (verdict.status == "missed" or app.ended) and not target.url:
-                app = afresh(app)
+            spoilt = (verdict.status == "missed" or app.ended) and not target.url
             verdicts[check.id] = verdict
             tell(verdict)
             if verdict.status == "missed" and not to_the_end:
