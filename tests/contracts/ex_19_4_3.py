@@ -16,7 +16,6 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -136,11 +135,11 @@ def broken_model(app: App) -> Iterator[None]:
         app.model.model.reply = reply
 
 
-def fail(app: App, count: int) -> Exchange:
-    """Send messages at which the model fails; return the last exchange."""
+def fail(app: App, count: int, *, in_one_moment: bool = False) -> Exchange:
+    """Send messages at which the model fails, if asked for once it has got all of them; return the last exchange."""
     before = len(app.output())
-    with broken_model(app), ThreadPoolExecutor(count) as pool:
-        exchanges = list(pool.map(lambda _: app.chat(), range(count)))
+    with broken_model(app):
+        exchanges = app.slow_chats(count, 0) if in_one_moment else app.chats_at_once(count)
     named = Counter(each for line in app.output()[before:].splitlines() for each in only_named(line))
     ROUTINE.setdefault(app, set()).update(line for line, times in named.items() if times > 1)
     for exchange in exchanges:
@@ -452,7 +451,7 @@ def other_issue(app: App) -> None:
 def burst(app: App) -> None:
     lines = alerted(app)
     alerts = calm(app)
-    exchange = fail(app, 30)
+    exchange = fail(app, 30, in_one_moment=True)
     alerts.count()
     time.sleep(QUIET_S)
     found = alerts.count()
