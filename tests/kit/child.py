@@ -261,7 +261,7 @@ def serve(app: Any, say: Any, left_open: Path) -> None:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     # A jump of the clock fires the keep-alive timer: let it be far away.
-    config = uvicorn.Config(app, loop="asyncio", http="h11", lifespan="auto", timeout_keep_alive=10**8)
+    config = uvicorn.Config(app, loop="asyncio", http="h11", ws="none", lifespan="auto", timeout_keep_alive=10**8)
     server = Server(config)
     try:
         server.run(sockets=[listener])
@@ -324,7 +324,6 @@ WARM = (
     *("langgraph.graph", "langgraph.checkpoint.memory", "langgraph.prebuilt", "langchain_core.tracers.run_collector"),
     *("langchain_core.tracers.stdout", "langchain_core.prompt_values", "anyio._backends._asyncio", "uvicorn"),
     *("uvicorn.lifespan.on", "uvicorn.loops.asyncio", "uvicorn.protocols.http.h11_impl"),
-    "uvicorn.protocols.websockets.auto",
 )
 
 
