@@ -159,6 +159,8 @@ class Flow:
                 built = self.built and last(node)[:1].isupper()
                 if not built and last(node) not in self.passing:
                     return False
-                method = isinstance(node.func, ast.Attribute) and self.hot(node.func.value)
-                return method or any(map(self.hot, (*node.args, *node.keywords)))
+                if isinstance(node.func, ast.Attribute) and self.hot(node.func.value):
+                    return True
+                coded = last(node) in ("encode", "decode")  # jwt.encode(claims, key) shows no key
+                return not coded and any(map(self.hot, (*node.args, *node.keywords)))
         return False

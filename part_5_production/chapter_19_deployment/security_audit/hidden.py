@@ -23,11 +23,10 @@ NOT_RANDOM = re.compile(
     r"(?:[a-z]+://|arn:|#?/|[.~\\]).*|[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)*|"
     r"[\w-]{1,24}(?:\.[A-Za-z_]\w{0,23})+|[A-Za-z]+(?:[-_ /:][A-Za-z]+)*\d?"
 )
-STAGE = re.compile(
-    r"(?i)^(?:[a-z0-9]{2,12}[-_])?(?:test|dev)[-_](?=[a-z0-9]{12}|[\w=-]{40})|^sk-"
-)  # a test key is a key
+# a test key is a key
+STAGE = re.compile(r"(?i)^(?:[a-z0-9]{2,12}[-_])?(?:test|dev)[-_](?=[a-z0-9]{12}|[\w=-]{40})|^[sr]k_test_|^sk-")
 NAMED = re.compile("(?i)secret|key|pass|pwd|token")
-BOASTS = re.compile("(?i)super|very|ultra|hard.?coded|insecure|unsafe|exposed")
+BOASTS = re.compile("(?i)super|ultra|hard.?coded|insecure|unsafe|exposed")
 
 
 @cache
@@ -96,10 +95,11 @@ def secret_value(name: str, value: str) -> bool:
     mixed = shuffled(value)
     varied = mixed or (bool(re.search(r"\d", value)) and bool(re.search(r"[A-Za-z]", value)))
     password = bool(PASSWORDS & set(words_of(name)))
+    words = re.fullmatch(r"(?:[\w-]+ ){0,3}[\w-]+", value)
+    if words and NAMED.search(value) and BOASTS.search(value) and not placeholder(value):
+        return True  # "my-super-secret-key": words, and still what the program signs with
     if not re.fullmatch(r"[!-~]{6,}", value) or placeholder(value):
         return False
-    if NAMED.search(value) and BOASTS.search(value):
-        return True  # "my-super-secret-key": words, and still what the program signs with
     if NOT_RANDOM.fullmatch(value) and not (mixed or (password and varied and value.isalnum())):
         return False
     if password:

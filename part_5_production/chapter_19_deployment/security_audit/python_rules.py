@@ -23,6 +23,7 @@ TEXTS = words("texts")
 SPOKEN = words("spoken")
 BROAD = words("broad")
 ENVIRON = "os" + ".environ"
+ENTRY = ("get", "pop", "setdefault")
 ENVIRONMENT = ("os" + ".getenv", f"{ENVIRON}.get", f"{ENVIRON}.pop")
 AGENTIC = words("agentic")
 ASKED = ("message", "prompt", "question")
@@ -37,6 +38,9 @@ DEBUG = re.compile("(?i)((flask|app|enable|django|api)_)?debug(_mode|_enabled)?"
 SETTINGS = ("settings", "config", "cfg", "conf")
 VALIDATORS = ("model_validate", "model_validate_json", "parse_obj", "validate_python", "validate_json", "validate")
 NO_KEY = re.compile("(?i)your|change|example|<|PUBLIC KEY")
+AUTHORIZES = re.compile("(?i)(proxy-)?authorization|(x-)?api-key")
+SHOWN = (ast.Constant, ast.Call)
+KNOWN = re.compile("auth|login|user|session|password|credential|api_|webhook|bearer|jwt")  # beside it, a token is a key
 PRINTS = ("print", "pprint", "pp")
 HANDLES = ("exception_handler", "errorhandler")
 
@@ -121,18 +125,32 @@ class PythonFile:
             isinstance(d, ast.Call) and isinstance(d.func, ast.Attribute) and d.func.attr in ROUTES for d in decorators
         )
 
+    @functools.cached_property
+    def read_by_name(self) -> set[int]:
+        """The mappings that one entry is read from: os.environ["PORT"], os.environ.get("PORT")."""
+        entries = [node.value for node in self.of(ast.Subscript)]
+        asked = [n.func.value for n in self.of(ast.Call) if isinstance(n.func, ast.Attribute) and n.func.attr in ENTRY]
+        return {id(node) for node in (*entries, *asked)}
+
+    def is_environment(self, node: ast.AST) -> bool:
+        """Tell whether this is the whole environment, and not one variable of it."""
+        return self.dotted(node) == ENVIRON and id(node) not in self.read_by_name
+
     def is_secret(self, node: ast.AST) -> bool:
         """Tell whether an expression reads a secret: by its name, or from the environment."""
         if isinstance(node, ast.Name):
-            return names_secret(node.id, bare_token=False)
+            return names_secret(node.id, bare_token=False) or self.is_environment(node)
         if isinstance(node, ast.Attribute):
             whole = (node.attr == "headers" and last(node.value) in ("request", "req")) or (
                 node.attr == "__dict__" and last(node.value) in SETTINGS
             )
             own = last(node.value) in ("self", *SETTINGS)
-            return whole or names_secret(node.attr, bare_token=own) or self.dotted(node) == ENVIRON
+            return whole or names_secret(node.attr, bare_token=own) or self.is_environment(node)
         if isinstance(node, ast.Subscript):
             return names_secret(constant(node.slice) or "")
+        if isinstance(node, ast.Dict):  # headers = {"Authorization": f"Bearer {token}"}
+            entries = zip(node.keys, node.values, strict=True)
+            return any(AUTHORIZES.fullmatch(constant(k) or "") and not isinstance(v, SHOWN) for k, v in entries)
         if isinstance(node, ast.Call):
             if last(node) in ("getenv", "get", "pop") and node.args and self.dotted(node.func) in ENVIRONMENT:
                 return names_secret(constant(node.args[0]) or "")
@@ -283,7 +301,9 @@ class PythonFile:
             bodies = {p.arg for p in parameters if last(p.annotation) in models or BODY.search(last(p.annotation))}
             asked = agentic and not re.search(TELLING, getattr(scope, "name", ""))
             texts = {p.arg for p in parameters if p.arg in (ASKED if asked else TEXTS if self.is_route(scope) else ())}
-            secret = Flow(scope, self.is_secret, carriers=self.carriers)
+            about = " ".join((getattr(scope, "name", ""), *(p.arg for p in parameters)))
+            tokens = {p.arg for p in parameters if p.arg == "token" and KNOWN.search(about)}
+            secret = Flow(scope, self.is_secret, tokens, carriers=self.carriers)
             message = Flow(scope, partial(is_message, bodies), bodies | texts, cut=True)
             for sink in sinks:
                 values = [*sink.args, *sink.keywords]
