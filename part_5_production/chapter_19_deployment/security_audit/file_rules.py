@@ -80,6 +80,8 @@ def check_dockerfile(source: Source, folder: Path | None = None) -> None:
                 source.find("image-latest", line)
         elif name == "USER" and given:
             user, first = given[0].strip('"'), line
+        elif name in ("ENTRYPOINT", "CMD") and (steps_down := re.search(r"\b(?:gosu|su-exec)\b\W+([\w:]+)", arguments)):
+            user = steps_down[1]
         elif name in ("ENV", "ARG"):
             pairs = re.findall(r"""(?<![\w.-])([\w.-]{1,80})=("[^"]*"|'[^']*'|\S*)""", arguments)
             if not pairs:
