@@ -6,7 +6,8 @@ prompt and inappropriate content, to document what succeeds, and to implement de
 * The judge looks at what was done: a secret of this run in the reply (in any encoding), a forbidden tool called, two
   commanded words joined. A refusal, an echo or a quotation cannot look like that, and an error is not a defence.
 * A detector reads words by their class (to set aside / previous / instructions), so it knows forms that nobody
-  listed: about three of four attacks in texts it had not seen. Whoever knows it finds a way around it.
+  listed: 163 of 184 explicit attacks in others' lists that it had not seen, while 82 of 84 hard benign prompts passed.
+  Whoever knows it finds a way around it.
 * What holds when the model obeys is what does not ask the model: tools it does not have, and a filter that knows
   the system prompt. Neither stops a model from *saying* something else that it should not.
 * "0 of 40" is not "never": the table prints the 95 % bound, which is 7 % then.

@@ -6,7 +6,9 @@
 Rules say which classes of words in a row are an attack; weights, fitted to the corpora in tests/data/injection by the
 script there, add up what the rules have not met.
 
-Limit: about three of four attacks in texts that it had not seen, and whoever knows it finds a way around it.
+Of explicit English attacks that it had not seen it finds eight to nine of ten (figures in the README there).
+Limit: whoever knows it finds a way around it. A message of 1,000 characters takes 35 to 65 us, the more the more it
+speaks of rules, prompts and secrets; time grows with length and no faster.
 """
 
 import codecs
@@ -84,8 +86,7 @@ CLASSES = {
     "r": "refuse refuses refusing decline declines deny denies",
     "B": "act pretend roleplay role-play behave simulate imagine become becomes answer answers respond "
     "responds reply speak talk talks behaves acting operate work sound",  # to behave
-    "N": "ai model assistant chatbot bot gpt llm persona mode agent character assistant's llms "
-    "assistants chatbots agents",  # a model
+    "N": "ai model assistant chatbot bot gpt llm mode agent assistant's llms assistants chatbots agents",  # a model
     "G": "developer sudo maintenance god debug admin jailbreak root superuser",  # privileged
     "!": "evil malicious rogue",
     "D": "developers creator creators programmer administrator owner maker engineer master supervisor",  # its makers
@@ -127,11 +128,12 @@ CLASSES = {
     "hesitation judgment unbound warnings disclaimers refusals refusal sorry lecture moralise moralize "
     "warning",  # permission
     "3": "assigned designed configured initialization preset intended openai anthropic built-in operators operator",
-    "4": "persona alter ego chatgpt claude gemini identity personality",
+    "4": "persona ego chatgpt claude gemini identity personality",
     "5": "conversation session chat onward forward onwards point",
     "6": "window raw uppercase poem song rap base64 acrostic block contents json",
-    "7": "story novel fiction essay function git sql file docker commit column email contract law school teacher child "
-    "son daughter customer recipe book movie film class lesson student code python article paper team company report",
+    "7": "story character novel fiction essay function git sql file docker commit column email contract law school "
+    "teacher child son daughter customer recipe book movie film class lesson student code python article paper team "
+    "company report",
     "8": "violates violating violate against regardless anyway despite contrary matter worry",
     "9": "test emergency authorized authorised official urgent security authorization clearance privileges",
     "0": "explain difference compare mean means meaning define works recommend suggest best better ways tips",
@@ -321,9 +323,9 @@ def weighed(table: str) -> dict[str, int]:
 # What no rule knows, weights do: how much a class of words that is present in two neighbouring sentences speaks for an
 # attack, in tenths of log-odds. Fitted to 1,700 sentences by tests/data/injection/fit.py, which prints this table.
 FITTED = """
-V+7 f+7 n+2 l+1 P+3 g+4 A+2 S+14 O+3 R+8 T+10 m+4 J+5 L+3 Y+4 u+8 v+2 I-3 M+2 U+4 s+6 z-2 q-7 h-6 a-7 p+5 X+13 Z+9
-r+14 B+5 N+15 G+4 !+11 D+10 E-4 K+6 k+5 e+4 t+7 o-3 w-2 H+24 c+6 y-4 x+11 b+4 j+10 ~-10 C+14 i-3 d+4 F+6 #+3 ;+3 1+8
-2+8 3+11 4+9 5+12 6+10 7-5 8+8 9+6 0-13 &+1 ^+13 <+9 >+6 =+10 $+19 %+14 "+5
+V+8 f+7 n+2 l+1 P+3 g+4 A+2 S+14 O+4 R+8 T+10 m+4 J+5 L+3 Y+4 u+8 v+2 I-3 M+2 U+4 s+6 z-2 q-7 h-6 a-7 p+5 X+13 Z+10
+r+14 B+4 N+14 G+4 !+11 D+10 E-4 K+6 k+5 e+4 t+7 o-3 w-2 H+24 c+6 y-3 b+4 j+10 ~-11 C+14 i-3 d+4 F+6 #+3 ;+3 1+8 2+7
+3+11 4+9 5+12 6+10 7-4 8+8 9+6 0-12 &+1 ^+13 <+10 >+5 =+10 $+19 %+15 "+5
 """
 WEIGHTS = weighed(FITTED)
 NEEDED, UNKNOWN = 14, -27

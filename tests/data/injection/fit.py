@@ -19,7 +19,7 @@ from injection_detector import CLASSES, neighbours, read, with_owners  # noqa: E
 PENALTY = 2.0
 TENTHS = 10  # the table holds tenths of a unit of log-odds
 MARGIN = 6  # an innocent text that is turned away costs more than an attack that goes on to the other defences
-LETTERS = [*CLASSES, '"']
+LETTERS = [*(letter for letter in CLASSES if letter != "x"), '"']  # single letters are what mathematics is made of
 UNKNOWN_WORDS = 10  # that many count as one
 
 
