@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -36,9 +37,10 @@ class Browser:
             "--disable-dev-shm-usage", "--remote-debugging-pipe", f"--user-data-dir={folder}",
         )  # fmt: skip
         script = f"exec {CHROMIUM} {' '.join(flags)} about:blank 3<&{theirs_in} 4>&{theirs_out}"
+        self._sockets = tempfile.TemporaryDirectory(prefix="browser-")  # a short path: it is a socket's
         self._process = subprocess.Popen(
             ["bash", "-c", script], pass_fds=(theirs_in, theirs_out),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"HOME": str(folder)},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"HOME": str(folder), "TMPDIR": self._sockets.name},
         )  # fmt: skip
         os.close(theirs_in)
         os.close(theirs_out)
@@ -83,6 +85,7 @@ class Browser:
         self._patience.cancel()
         self._process.kill()
         self._process.wait()
+        self._sockets.cleanup()
         os.close(self._in)
         os.close(self._out)
 
