@@ -40,7 +40,8 @@ class Browser:
         self._sockets = tempfile.TemporaryDirectory(prefix="browser-")  # a short path: it is a socket's
         self._process = subprocess.Popen(
             ["bash", "-c", script], pass_fds=(theirs_in, theirs_out),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"HOME": str(folder), "TMPDIR": self._sockets.name},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=os.environ | {"HOME": str(folder), "TMPDIR": self._sockets.name},
         )  # fmt: skip
         os.close(theirs_in)
         os.close(theirs_out)
