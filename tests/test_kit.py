@@ -19,6 +19,7 @@ from tests.kit.contract import Check, Missed, Verdict, contract, judge
 from tests.kit.judging import judge_target
 from tests.kit.mutants import mutants
 from tests.kit.target import CannotRun, Target
+from tests.kit.tool import Tool
 
 BROKEN = ROOT / "tests" / "attempts" / "broken"
 ACCEPTED = ROOT / "tests" / "attempts" / "19.2.3" / "accepted"
@@ -355,6 +356,26 @@ def test_a_target_leaves_no_process_and_no_file_behind(tmp_path: Path, monkeypat
         app.close()
         assert status.code is not None
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "news"),
+    [
+        ("print(open('a.txt').read())", ["x"]),
+        ("print(__import__('os').getcwd(), __import__('datetime').datetime.now())", []),
+        ("print(__import__('datetime').datetime.now().isoformat(), 'took', __import__('time').time(), 's')", []),
+        ("open('report.md', 'w').write(open('a.txt').read())", ["x"]),
+        ("open(__file__ + '.md', 'w').write(open('a.txt').read())", ["x"]),
+    ],
+)
+def test_a_tool_tells_on_the_terminal_in_the_folder_or_beside_itself_and_the_time_is_no_news(
+    code: str, news: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "old.md").write_text("was here before")
+    (tmp_path / "tool.py").write_text(code)
+    told, ran = Tool(Target(file=tmp_path / "tool.py")).news({"a.txt": "x"}, {"a.txt": "y"})
+    assert told == news
+    assert "before" not in ran.output
 
 
 def test_mutants_change_one_thing_each() -> None:

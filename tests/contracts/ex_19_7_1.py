@@ -1,7 +1,8 @@
 """19.7.1: the security audit.
 
 The script is given a folder with an agent in it, as its argument and as its working directory. What counts is what it
-says of an agent with a mistake and does not say of the same agent without it, on the terminal or in a report file.
+says of an agent with a mistake and does not say of the same agent without it, on the terminal or in a report file
+(in that folder, or beside the script); the time and the folder's place do not count.
 Readings accepted: any words and any form of report, any exit status; static or dynamic checks.
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -75,7 +76,7 @@ class Tool:
 
     def _run(self, folder: Path) -> Ran:
         env = {name: os.environ[name] for name in KEPT if name in os.environ} | {"PYTHONDONTWRITEBYTECODE": "1"}
-        before = set(folder.rglob("*"))
+        before, beside = set(folder.rglob("*")), reports_beside(self.file)
         for arguments in ([str(folder)], []):  # a script without arguments looks at the folder it is in
             command = confined([sys.executable, str(self.file), *arguments])
             with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -92,13 +93,26 @@ class Tool:
         if "Traceback (most recent call last)" in stderr:
             raise CannotRun(f"{self.file.name} stopped: {stderr.strip().splitlines()[-1]}")
         written = [p for p in sorted(set(folder.rglob("*")) - before) if p.suffix in REPORTS]
+        written += [p for p, changed in reports_beside(self.file).items() if beside.get(p) != changed]
         texts = [stdout, stderr, *(p.read_text(encoding="utf-8", errors="replace") for p in written)]
-        return Ran(f"python {self.file.name} agent/", "\n".join(t for t in texts if t), ran.returncode)
+        return Ran(f"python {self.file.name} agent/", steady("\n".join(t for t in texts if t), folder), ran.returncode)
 
     def news(self, files: Mapping[str, str], without: Mapping[str, str]) -> tuple[list[str], Ran]:
         """Return the lines that the tool says of these files and not of the others."""
         ran, known = self.run(files), set(self.run(without).output.splitlines())
         return [line for line in ran.output.splitlines() if line.strip() and line not in known], ran
+
+
+def reports_beside(file: Path) -> dict[Path, int]:
+    """Return the reports in a script's own folder, and when each was written: some write theirs there."""
+    return {p: p.stat().st_mtime_ns for p in sorted(file.parent.glob("*.*")) if p.suffix in REPORTS}
+
+
+def steady(text: str, folder: Path) -> str:
+    """Take out what differs from run to run: where the folder is, what time it is, how long it took."""
+    for place in (folder.resolve(), folder):
+        text = text.replace(str(place), "agent")
+    return re.sub(r"\d{4}-\d\d-\d\d|\b\d\d?:\d\d(?::\d\d)?(?:[.,]\d+)?|\b\d+\.\d+(?= ?m?s)", "-", text)
 
 
 def beginning(file: IO[bytes], size: int = 5_000_000) -> str:
