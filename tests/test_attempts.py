@@ -8,7 +8,7 @@ from tests.chapter import EXERCISES
 from tests.kit import report
 from tests.kit.app import Bench
 from tests.kit.attempts import Attempt, attempts
-from tests.kit.contract import contract, reads_files
+from tests.kit.contract import contract, form
 from tests.kit.judging import judge_target
 from tests.kit.target import Target
 
@@ -18,7 +18,7 @@ BUILT = [exercise.id for exercise in EXERCISES if exercise.built]
 @pytest.mark.parametrize("attempt", attempts(), ids=str)
 def test_an_attempt_is_judged_as_it_declares(attempt: Attempt, bench: Bench) -> None:
     checks = contract(attempt.exercise)
-    target = Target.parse(str(attempt.path), documents=reads_files(checks))
+    target = Target.parse(str(attempt.path), form=form(checks))
     declared = [check for check in checks if check.id in attempt.must_fail]
     judged = judge_target(bench, target, declared or checks)
     assert judged.missed == attempt.must_fail, "\n" + "\n".join(report.lines(judged.verdicts))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit import report
-from tests.kit.contract import Check, Missed, Verdict, reads_files
+from tests.kit.contract import Check, Form, Missed, Verdict, form
 from tests.kit.files import Files, Place
 from tests.kit.target import CannotRun, Target
 
@@ -15,7 +15,7 @@ NAMES = ("exercise_1_Dockerfile", "Dockerfile")
 
 
 def files(path: Path) -> Files:
-    return Files(Target.parse(str(path), documents=True))
+    return Files(Target.parse(str(path), form=Form.FILES))
 
 
 def test_a_file_that_is_named_is_the_one(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_failure_none_and_several_cannot_be_judged(tmp_path: Path) -> None:
     with pytest.raises(CannotRun, match=r"which is your Dockerfile\?.*a\.Dockerfile, b\.Dockerfile"):
         files(tmp_path).find("Dockerfile", NAMES, "dockerfile")
     with pytest.raises(CannotRun, match="no such file or folder"):
-        Target.parse(str(tmp_path / "nothing"), documents=True)
+        Target.parse(str(tmp_path / "nothing"), form=Form.FILES)
 
 
 def test_edge_looking_upwards_ends_at_the_repository(tmp_path: Path) -> None:
@@ -64,6 +64,6 @@ def test_the_report_shows_the_line_of_the_file() -> None:
         "      came      USER root",
         "      chapter   section 19.1, exercise 1, bullet 3",
     ]
-    assert reads_files([check])
+    assert form([check]) is Form.FILES
     assert place.came() == "USER root"
     assert Place(Path("Dockerfile")).sent() == "Dockerfile"

@@ -13,8 +13,8 @@ import re
 import string
 from typing import Any
 
-from tests.kit.contract import NotChecked, expect
-from tests.kit.tool import Tool, tool_check
+from tests.kit.contract import NotChecked, check, expect
+from tests.kit.tool import Tool
 
 WORTH_THINKING = (
     "ours follows a value through assignments, and starts the app with canaries to see where they come out."
@@ -81,9 +81,10 @@ def must_tell(tool: Tool, files: dict[str, str], words: str, what: str) -> None:
     )
 
 
-@tool_check(
+@check(
     "Review all places where API keys are used",
     chapter="19.7.1 bullet 1",
+    needs={"tool"},
     hints=(
         "A key that is written into the source must be reported.",
         "Keys have formats: sk-..., ghp_..., AKIA...; and names: API_KEY, SECRET, TOKEN with a string as value.",
@@ -95,9 +96,10 @@ def keys_in_source(tool: Tool) -> None:
     must_tell(tool, files, r"key|secret|credential|token", "the key is written down")
 
 
-@tool_check(
+@check(
     "Check all user inputs for validation",
     chapter="19.7.1 bullet 2",
+    needs={"tool"},
     hints=(
         "A message without a longest length must be reported.",
         "Look at the models of request bodies: a field of type str without max_length.",
@@ -109,9 +111,10 @@ def unlimited_input(tool: Tool) -> None:
     must_tell(tool, files, r"valid|length|limit|input|bound|Field\(", "the message has no limit")
 
 
-@tool_check(
+@check(
     "Look for sensitive data in logs",
     chapter="19.7.1 bullet 3",
+    needs={"tool"},
     hints=(
         "A key that is logged must be reported.",
         "Look at the arguments of logger.info, logger.debug and print.",
@@ -123,9 +126,10 @@ def key_in_log(tool: Tool) -> None:
     must_tell(tool, files, r"\blog|sensitive|print", "the key is logged")
 
 
-@tool_check(
+@check(
     "Test error messages for information leakage",
     chapter="19.7.1 bullet 4",
+    needs={"tool"},
     hints=(
         "An error whose own words are sent to the client must be reported.",
         "Look for str(e) in HTTPException(detail=...) and in what is returned.",
@@ -142,9 +146,10 @@ def error_leaks(tool: Tool) -> None:
     must_tell(tool, files, r"error|exception|leak|detail|internal", "the error is sent to the client")
 
 
-@tool_check(
+@check(
     "What is found is documented without repeating the secret",
     chapter="19.7.1",
+    needs={"tool"},
     hints=(
         "A report is sent around: the key it warns of must not stand in it.",
         "Show the first characters at most, and stars for the rest.",
@@ -163,9 +168,10 @@ def secret_masked(tool: Tool) -> None:
     )
 
 
-@tool_check(
+@check(
     "There is a remediation plan",
     chapter="19.7.1",
+    needs={"tool"},
     hints=(
         "For what is found, the report says what to do.",
         "Give every kind of finding one sentence: move the key to the environment, add max_length, ...",

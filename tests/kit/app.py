@@ -126,6 +126,11 @@ class App:
         return frozenset(("http", "clock", "logs", "env")) | model | signals
 
     @property
+    def notes(self) -> list[str]:
+        """Return what was found out about how it wants to be spoken to."""
+        return self.manner.notes
+
+    @property
     def clock(self) -> Clock:
         """The app's clock."""
         assert self.process, "a check that moves the clock must say needs={'clock'}"
@@ -251,10 +256,6 @@ class Bench:
 
     def open(self, target: Target, *, env: dict[str, str] | None = None, at: float | None = None) -> App:
         """Bring the target up, unused: how to speak to it is found out once, on a process of its own."""
-        if target.documents:
-            from tests.kit.files import Files
-
-            return Files(target)
         if target not in self._manners:
             first = self._start(target, Manner(), env, at)
             try:

@@ -7,7 +7,7 @@ import sys
 
 from tests.chapter import ROOT, Exercise
 from tests.kit import remembered, report
-from tests.kit.contract import contract, reads_files, worth_thinking
+from tests.kit.contract import contract, form, worth_thinking
 from tests.kit.target import CannotRun, Target
 from tests.kit.watching import watch
 
@@ -19,7 +19,7 @@ def check_and_watch(
 ) -> int:
     """Check again after every change, until Ctrl-C."""
     try:
-        target = Target.parse(mine or str(exercise.path), keys, documents=reads_files(contract(exercise.id)))
+        target = Target.parse(mine or str(exercise.path), keys, form=form(contract(exercise.id)))
     except CannotRun as error:
         _print(f"cannot run  {error}")
         return 2
@@ -43,7 +43,7 @@ def check_one(
     _print(f"{exercise.id} {exercise.heading}: {mine or exercise.path.name}\n")
     try:
         checks = contract(exercise.id)
-        target = Target.parse(mine or str(exercise.path), keys, documents=reads_files(checks))
+        target = Target.parse(mine or str(exercise.path), keys, form=form(checks))
         forwarder = go_live() if live else None
         with Bench(live=forwarder) if forwarder else Bench() as bench:
             judged = judge_target(bench, target, checks, at=_today(at))

@@ -9,15 +9,22 @@ A check ends in silence (met), in `Missed` (the facts of a report) or in `NotChe
 
 from __future__ import annotations
 
+import enum
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from tests.kit.app import App
 
-CAPABILITIES = frozenset(("http", "clock", "llm", "logs", "env", "signals", "files"))
+class Form(enum.StrEnum):
+    """What a contract is about: an app that runs, files as they stand, or a tool that is run on files."""
+
+    APP = "http"
+    FILES = "files"
+    TOOL = "tool"
+
+
+CAPABILITIES = frozenset((*Form, "clock", "llm", "logs", "env", "signals"))
 
 
 class Seen(Protocol):
@@ -31,6 +38,35 @@ class Seen(Protocol):
 
     def curl(self, base: str) -> str:
         """Return a command that shows it again."""
+
+
+class Subject(Protocol):
+    """What is judged, whatever its form."""
+
+    used: bool  # has been spoken to, and may remember it
+
+    @property
+    def kind(self) -> str:
+        """Say what kind of subject it is, for reasons."""
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """Say what a check may use."""
+
+    @property
+    def ended(self) -> bool:
+        """Tell whether it can be judged no further."""
+
+    @property
+    def base(self) -> str:
+        """Return its address, "" if it has none."""
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what was found out about it."""
+
+    def close(self) -> None:
+        """End it."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +106,14 @@ class Verdict:
 def check(
     title: str, *, chapter: str, needs: Iterable[str] = (), hints: tuple[str, str, str]
 ) -> Callable[[Callable[[Any], None]], Check]:
-    """Make a function of a running app into a check; its id is the function's name with dashes."""
-    needs = frozenset(needs) if "files" in needs else frozenset(needs) | {"http"}
+    """Make a function into a check, of a running app unless it needs "files" or a "tool"; its id is its name."""
+    needs = frozenset(needs)
+    if not needs & set(Form):
+        needs |= {Form.APP}
     assert needs <= CAPABILITIES, f"unknown capability in {sorted(needs)}"
 
     def make(judge: Callable[[Any], None]) -> Check:
-        return Check(judge.__name__.replace("_", "-"), title, chapter, frozenset(needs), hints, judge)
+        return Check(judge.__name__.replace("_", "-"), title, chapter, needs, hints, judge)
 
     return make
 
@@ -91,9 +129,10 @@ def worth_thinking(exercise: str) -> str:
     return str(importlib.import_module(f"tests.contracts.ex_{exercise.replace('.', '_')}").WORTH_THINKING)
 
 
-def reads_files(checks: Iterable[Check]) -> bool:
-    """Tell whether a contract is about files as they stand, and not about a running app."""
-    return all("http" not in check.needs for check in checks)
+def form(checks: Iterable[Check]) -> Form:
+    """Tell what a contract is about; all its checks are about the same."""
+    (found,) = {each for check in checks for each in Form if each in check.needs}
+    return found
 
 
 def expect(holds: bool, *, when: str, expected: str, seen: Seen | None = None, came: str = "") -> None:
@@ -102,19 +141,21 @@ def expect(holds: bool, *, when: str, expected: str, seen: Seen | None = None, c
         raise Missed(when=when, expected=expected, came=came or (seen.came() if seen else "nothing"), seen=seen)
 
 
-def judge(check: Check, app: App) -> Verdict:
-    """Run one check against a running app."""
-    if lacking := check.needs - app.capabilities:
+def judge(check: Check, subject: Subject) -> Verdict:
+    """Run one check against what it is about."""
+    if lacking := check.needs - subject.capabilities:
         words = {
             "clock": "a clock that can be moved",
             "llm": "the stand-in model",
             "logs": "the app's output",
             "signals": "signals",
         }
-        reason = "needs " + " and ".join(words.get(name, name) for name in sorted(lacking)) + f"; {app.kind} has none"
+        reason = (
+            "needs " + " and ".join(words.get(name, name) for name in sorted(lacking)) + f"; {subject.kind} has none"
+        )
         return Verdict(check, "not checked", reason=reason)
     try:
-        check.judge(app)
+        check.judge(subject)
     except Missed as missed:
         return Verdict(check, "missed", missed=missed)
     except NotChecked as reason:

@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.chapter import EXERCISES, FOLDER, ROOT, Exercise, find
 from tests.kit.app import Bench
 from tests.kit.attempts import Attempt, attempts
-from tests.kit.contract import contract, reads_files
+from tests.kit.contract import Form, contract, form
 from tests.kit.judging import judge_target
 from tests.kit.mutants import Mutant, mutants, reasons
 from tests.kit.target import CannotRun, Target
@@ -95,7 +95,7 @@ def missed_in(turn: Turn) -> set[str]:
     try:
         if turn.near_midnight or zone is not None:
             os.environ["TZ"] = EAST_TZ if turn.near_midnight else str(zone)
-        target = Target.parse(str(turn.attempt.path), documents=reads_files(checks))
+        target = Target.parse(str(turn.attempt.path), form=form(checks))
         return judge_target(_bench(), target, checks, at=at, shuffle=random.Random(turn.seed)).missed
     except CannotRun as error:
         return {f"cannot run: {error}"}
@@ -186,7 +186,7 @@ def survives(fault: Fault) -> bool:
         if not tests_pass(exercise, folder, fault.patience_s):
             return False
         checks = contract(exercise.id)
-        if reads_files(checks):
+        if form(checks) is not Form.APP:
             return True  # its contract reads other files than the mutated one
         try:
             target = Target.parse(str(folder / exercise.path.name))

@@ -9,8 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.kit.app import App, Manner
-from tests.kit.contract import NotChecked
+from tests.kit.contract import Form, NotChecked
 from tests.kit.target import CannotRun, Target
 
 
@@ -36,24 +35,28 @@ class Place:
         return ""
 
 
-class Files(App):
+class Still:
+    """What does not run between two checks, and so remembers none: a Subject."""
+
+    used, ended, base = False, False, ""
+    kind: str
+    capabilities: frozenset[str]
+    notes: list[str] = []  # noqa: RUF012  (nothing is ever noted)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class Files(Still):
     """The folder that a learner names, or the file, and its folder around it."""
+
+    kind = "a folder"
+    capabilities = frozenset((Form.FILES,))
 
     def __init__(self, target: Target) -> None:
         assert target.file
-        super().__init__(target, "", Manner())
         self.path = target.file
         self.folder = self.path if self.path.is_dir() else self.path.parent
-
-    @property
-    def kind(self) -> str:
-        """Say what kind of target this is, for reasons."""
-        return "a folder"
-
-    @property
-    def capabilities(self) -> frozenset[str]:
-        """Say what a check may use here."""
-        return frozenset(("files",))
 
     def find(self, what: str, names: tuple[str, ...], like: str) -> Path:
         """Return the named file itself, else the first of `names` in the folder, else the only one that is `like`.

@@ -5,12 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from tests.kit.app import App, Bench
-from tests.kit.contract import Check, Verdict, judge
+from tests.kit.app import Bench
+from tests.kit.contract import Check, Form, Subject, Verdict, judge
+from tests.kit.files import Files
 from tests.kit.target import Target
-from tests.kit.tool import Tool, is_tool
+from tests.kit.tool import Tool
 
 
 @dataclass(frozen=True)
@@ -44,35 +44,36 @@ def judge_target(
     once it is final.
     """
 
-    def afresh(app: App) -> App:
-        app.close()
+    def brought_up() -> Subject:
+        match target.form:
+            case Form.FILES:
+                return Files(target)
+            case Form.TOOL:
+                return Tool(target)
         return bench.open(target, at=at)
 
+    def afresh(subject: Subject) -> Subject:
+        subject.close()
+        return brought_up()
+
     checks = list(checks)
-    if is_tool(checks):
-        tool: Any = Tool(target)
-        judged = []
-        for check in checks:
-            judged.append(judge(check, tool))
-            tell(judged[-1])
-        return Judged(judged, [], "")
     order = shuffle.sample(checks, len(checks)) if shuffle else checks
     verdicts: dict[str, Verdict] = {}
-    app, spoilt = bench.open(target, at=at), False
+    subject, spoilt = brought_up(), False
     try:
         for check in order:
             if spoilt:
-                app, spoilt = afresh(app), False
-            used = app.used
-            verdict = judge(check, app)
+                subject, spoilt = afresh(subject), False
+            used = subject.used
+            verdict = judge(check, subject)
             if verdict.status != "met" and used and not target.url:
-                app = afresh(app)
-                verdict = judge(check, app)
-            spoilt = (verdict.status == "missed" or app.ended) and not target.url
+                subject = afresh(subject)
+                verdict = judge(check, subject)
+            spoilt = subject.used and (verdict.status == "missed" or subject.ended) and not target.url
             verdicts[check.id] = verdict
             tell(verdict)
             if verdict.status == "missed" and not to_the_end:
                 break
-        return Judged([verdicts[check.id] for check in checks if check.id in verdicts], app.manner.notes, app.base)
+        return Judged([verdicts[check.id] for check in checks if check.id in verdicts], subject.notes, subject.base)
     finally:
-        app.close()
+        subject.close()

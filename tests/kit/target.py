@@ -21,6 +21,7 @@ from typing import Any
 
 from tests.kit.clock import Clock
 from tests.kit.confine import confined, confinement, pid_seen_from_here
+from tests.kit.contract import Form
 
 CHILD = Path(__file__).with_name("child.py")
 PATIENCE_S = 20.0
@@ -48,23 +49,23 @@ class Target:
     name: str | None = None
     url: str | None = None
     keys: tuple[str, ...] = ()
-    documents: bool = False  # to be read as it stands: a file of any kind, or a folder
+    form: Form = Form.APP
     given: str = field(default="", compare=False)  # as the learner typed it
 
     @classmethod
-    def parse(cls, text: str, keys: str = "", *, documents: bool = False) -> Target:
-        """Read `FILE`, `FILE:name` or a URL; raises CannotRun with the next action.
+    def parse(cls, text: str, keys: str = "", form: Form = Form.APP) -> Target:
+        """Read `FILE`, `FILE:name` or a URL, or what is to be read: any file, or a folder.
 
-        With `documents`, what is named is read and not run: any file, or a folder.
+        Raises CannotRun with the next action.
         """
-        if documents:
+        if form is Form.FILES:
             found = Path(text).expanduser().resolve()
             if not found.exists():
                 raise CannotRun(f"no such file or folder: {text}\nMINE takes the folder that holds your files")
-            return cls(file=found, documents=True, given=text)
+            return cls(file=found, form=form, given=text)
         known = tuple(k for k in keys.split(",") if k)
         if re.match(r"https?://", text):
-            return cls(url=text.rstrip("/"), keys=known)
+            return cls(url=text.rstrip("/"), keys=known, form=form)
         path, name = text, None
         if match := re.fullmatch(r"(.*\.py):(\w+)", text):
             path, name = match.groups()
@@ -76,7 +77,7 @@ class Target:
             raise CannotRun(f"no such file: {path}" + (f" (there: {', '.join(near)})" if near else ""))
         if file.suffix != ".py":
             raise CannotRun(f"{path} is not a Python file: MINE takes a .py file, FILE.py:name or a URL")
-        return cls(file=file, name=name, keys=known, given=path)
+        return cls(file=file, name=name, keys=known, form=form, given=path)
 
     def __str__(self) -> str:
         if self.url:

@@ -7,26 +7,18 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from tests.kit.confine import confined
-from tests.kit.contract import Check
+from tests.kit.contract import Form
+from tests.kit.files import Still
 from tests.kit.target import KEPT, CannotRun, Target
 
 TOOL_S = 60.0
 REPORTS = (".md", ".txt", ".json", ".html", ".sarif", ".csv", ".log")
-
-
-def tool_check(title: str, *, chapter: str, hints: tuple[str, str, str]) -> Callable[[Callable[[Tool], None]], Check]:
-    """Make a function of a tool into a check; like `check`, which is for running apps."""
-
-    def make(judge: Callable[[Any], None]) -> Check:
-        return Check(judge.__name__.replace("_", "-"), title, chapter, frozenset(("tool",)), hints, judge)
-
-    return make
 
 
 @dataclass(frozen=True)
@@ -50,11 +42,11 @@ class Ran:
         return self.command
 
 
-class Tool:
+class Tool(Still):
     """A script as the checks see it. It is called with the folder as its argument, inside the folder."""
 
     kind = "a tool"
-    capabilities = frozenset(("tool",))
+    capabilities = frozenset((Form.TOOL,))
 
     def __init__(self, target: Target) -> None:
         if target.file is None:
@@ -119,8 +111,3 @@ def beginning(file: IO[bytes], size: int = 5_000_000) -> str:
     """Return what a program has written into a file, as far as anybody would read."""
     file.seek(0)
     return file.read(size).decode("utf-8", "replace").replace("\r\n", "\n")
-
-
-def is_tool(checks: list[Check]) -> bool:
-    """Tell whether a contract is about a tool."""
-    return all("tool" in check.needs for check in checks)

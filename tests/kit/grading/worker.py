@@ -21,7 +21,7 @@ from typing import Any
 from tests.chapter import ROOT
 from tests.kit import report
 from tests.kit.confine import VARIABLE
-from tests.kit.contract import Verdict, contract, reads_files
+from tests.kit.contract import Verdict, contract, form
 from tests.kit.grading.isolation import GIVEN, KIT
 from tests.kit.grading.watch import Watch
 from tests.kit.grading.words import explained, scrubbed
@@ -83,7 +83,7 @@ def judge(target: Path, exercise: str, say: Any) -> None:
 
     try:
         checks = contract(exercise)
-        parsed = Target.parse(str(target), documents=reads_files(checks))
+        parsed = Target.parse(str(target), form=form(checks))
         with Bench() as bench:
             judged = judge_target(bench, parsed, checks, tell=tell)
     except (CannotRun, OSError) as error:
