@@ -277,6 +277,9 @@ def test_a_secret_is_found_in_any_settings_file(kind: str, form: str, tmp_path: 
         ("wget --http-password={0} https://shop.test", "run.sh"),
         ("  --proxy-user admin:{0} \\", "run.sh"),
         ("AZURE_DEVOPS_PAT={0}", "run.sh"),
+        ("//registry.shop.test/:_authToken={0}", ".npmrc"),
+        ("https://alice:{0}@git.shop.test", ".git-credentials"),
+        ("IBM_CLOUD_IAM_KEY={0}", "run.sh"),
     ],
 )
 def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def check_text(source: Source) -> None:
         if source.has("secret-in-code", number):
             continue
         for name, written in re.findall(
-            r"""(?<![\w.-])([A-Za-z][\w.-]{0,80})["']?\s{0,20}(?::=|[:=])\s*["']?([^\s"',;]+)""", line
+            r"""(?<![\w.-])([A-Za-z_][\w.-]{0,80})["']?\s{0,20}(?::=|[:=])\s*["']?([^\s"',;]+)""", line
         ):
             under, value = above if name in ("value", "default") else name, default_of(written)
             if names_secret(under) and secret_value(under, value):

@@ -69,7 +69,7 @@ def kind_of(path: Path) -> str:
         name.endswith(".txt") and ("requirements" in name or path.parent.name == "requirements")
     ) or name == "constraints.txt":
         return "requirements"
-    return "text" if name.startswith(".env") or path.suffix.lower() in TEXT_FILES else ""
+    return "text" if name.startswith(".env") or {name, path.suffix.lower()} & TEXT_FILES else ""
 
 
 def read(path: Path, name: str) -> Source | None:
