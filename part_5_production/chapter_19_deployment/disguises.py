@@ -240,7 +240,7 @@ def in_pieces(text: str, shapes: list[bytes]) -> Iterator[bytes]:
     if not no_words or sum([len(shape) for shape in shapes if shape in no_words]) < 12:
         return
     tokens = re.findall(r"[A-Za-z0-9+/]+", text)
-    odd = [token for token, shape in zip(tokens, shapes, strict=True) if shape in no_words]
+    odd = list(itertools.compress(tokens, [shape in no_words for shape in shapes]))
     for joined in ("".join(tokens), "".join(odd), "".join(tokens)[::-1]):
         for start in range(4):
             piece = joined[start:]
@@ -297,8 +297,6 @@ class Exchanged:
             for start in occurrences(looked_for, row):
                 if one_for_one(text, "".join(words[start : start + len(looked_for)])):
                     return True
-        if not self._secrets:
-            return False
         letters = bare(folded).decode()
         shape = shape_of(letters)
         return any(
