@@ -94,7 +94,7 @@ def test_the_audit_does_not_flag_its_own_patterns() -> None:
 @pytest.mark.parametrize(
     ("name", "is_one"),
     [("OPENAI_API_KEY", True), ("dbPassword", True), ("x-api-key", True), ("client_secret", True), ("token", True),
-     ("STRIPE_KEY", True), ("db_pass", True),
+     ("STRIPE_KEY", True), ("db_pass", True), ("npmtoken", True), ("github_pat", True), ("pat", False),
      ("first_pass", False), ("keyboard", False), ("api_key_header", False), ("max_tokens", False), ("", False),
      ("public_key", False), ("primary_key", False), ("has_api_key", False), ("password_hash", False)],
 )  # fmt: skip
@@ -277,6 +277,7 @@ def test_a_secret_is_found_in_any_settings_file(kind: str, form: str, tmp_path: 
         ("wget --http-password={0} https://shop.test", "run.sh"),
         ("  --proxy-user admin:{0} \\", "run.sh"),
         ("AZURE_DEVOPS_PAT={0}", "run.sh"),
+        ("url = 'https://a.test/?key={0}'", "a.py"),
         ("//registry.shop.test/:_authToken={0}", ".npmrc"),
         ("https://alice:{0}@git.shop.test", ".git-credentials"),
         ("IBM_CLOUD_IAM_KEY={0}", "run.sh"),
@@ -317,6 +318,9 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
         ),
         ("SECRET_KEY = 'my-super-secret-key'\nSECRET_KEY = 'super secret key'", ["secret-in-code"] * 2),
         ("API_KEY = 'sk_test_abc123'", ["secret-in-code"]),
+        ("weather_key = 'Zq7rT2mKx9wLp4Vc8bNd3Hs6'", ["secret-in-code"]),
+        ("cache_key = 'users-by-name-and-country-2'\ndigest_key = '" + "0123456789abcdef" * 2 + "'", []),
+        ("long_key = '" + "aB3" * 1000 + "!'", []),
         ("errors = {'password': 'a super long sentence says what a password must be like'}", []),
         ("import jwt\nkey = 'secret'\njwt.encode(payload, key, algorithm='HS256')", ["secret-in-code"]),
         ("import jwt\njwt.decode(text, settings.key, ['HS256'])\njwt.decode(text, '-----BEGIN PUBLIC KEY-----')", []),

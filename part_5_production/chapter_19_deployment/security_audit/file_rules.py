@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from security_audit.findings import rules
-from security_audit.hidden import names_secret, secret_value, words_of
+from security_audit.hidden import jumbled_key, names_secret, secret_value, words_of
 from security_audit.source import Source
 
 NO_SECRET = re.compile(r"(?i)|/[\w./-]+|true|false|\d{1,3}|\{+ ?\w+ ?\}+")  # nothing, a path, a flag, a template
@@ -24,7 +24,7 @@ def check_text(source: Source) -> None:
             r"""(?<![\w.-])([A-Za-z_][\w.-]{0,80})["']?\s{0,20}(?::=|[:=])\s*["']?([^\s"',;]+)""", line
         ):
             under, value = above if name in ("value", "default") else name, default_of(written)
-            if names_secret(under) and secret_value(under, value):
+            if (names_secret(under) and secret_value(under, value)) or jumbled_key(under, value):
                 source.find("secret-in-code", number, secret=value)
         if named := re.search(r"""\b(?:name["']?\s?:|variable)\s["']?([\w.-]{1,80})""", line):
             above = named[1]

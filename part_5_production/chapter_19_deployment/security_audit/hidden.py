@@ -25,6 +25,8 @@ NOT_RANDOM = re.compile(
 )
 # a test key is a key
 STAGE = re.compile(r"(?i)^(?:[a-z0-9]{2,12}[-_])?(?:test|dev)[-_](?=[a-z0-9]{12}|[\w=-]{40})|^[sr]k_test_|^sk-")
+JOINED = re.compile("[a-z]{2,}(?:token|apikey|secret|password)")  # npmtoken = ...
+JUMBLED = re.compile(r"(?![0-9a-f-]+$)(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_-]*[A-Za-z0-9]{14}[A-Za-z0-9_-]*(?<=.{24})")
 NAMED = re.compile("(?i)secret|key|pass|pwd|token")
 BOASTS = re.compile("(?i)super|ultra|hard.?coded|insecure|unsafe|exposed")
 
@@ -76,7 +78,7 @@ def names_secret(name: str, *, bare_token: bool = True) -> bool:
         words = words[1:]  # the keys that are accepted, not whether one is
     if not words or NOT_SECRET & set(words):
         return False
-    if SECRETS & set(words):
+    if SECRETS & set(words) or JOINED.fullmatch(words[-1]):
         return True
     if (words[-1] == "pass" and LOGINS & set(words)) or (words[-1] == "pat" and len(words) > 1):
         return True
@@ -88,6 +90,19 @@ def names_secret(name: str, *, bare_token: bool = True) -> bool:
 def shuffled(value: str) -> bool:
     """Tell letters whose case changes as in no word: "ORnXsqfNWSttdl"."""
     return value.isalpha() and len(value) >= 12 and len(words_of(value)) * 3 > len(value)
+
+
+def jumbled_key(name: str, value: str) -> bool:
+    """Tell a key of whatever service, by its value alone: `weather_key`, but not `cache_key`, which holds words."""
+    words = words_of(name)
+    return (
+        words[-1:] == ["key"]
+        and not NOT_SECRET & set(words)
+        and len(value) <= 200
+        and bool(JUMBLED.fullmatch(value))
+        and entropy(value) >= 3.6
+        and not placeholder(value)
+    )
 
 
 def secret_value(name: str, value: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 from security_audit.findings import words
 from security_audit.flow import Flow, Function, constant, keywords, last, own_nodes, targets_of, walk
-from security_audit.hidden import names_secret, secret_value, secrets_in
+from security_audit.hidden import jumbled_key, names_secret, secret_value, secrets_in
 from security_audit.source import Source
 
 LEVELS = words("levels")
@@ -176,8 +176,9 @@ class PythonFile:
                     if token.type == tokenize.COMMENT:
                         self.source.find_secrets(token.string, token.start[0])
         for name, value in self.named():
-            for each in members(name, value) if names_secret(name) else ():
-                if (text := constant(each)) and secret_value(name, text):
+            known = names_secret(name)
+            for each in members(name, value) if known or name[-3:].lower() == "key" else ():
+                if (text := constant(each)) and (secret_value(name, text) if known else jumbled_key(name, text)):
                     self.source.find("secret-in-code", each.lineno, secret=text)
 
     def named(self) -> Iterator[tuple[str, ast.expr]]:
