@@ -369,7 +369,7 @@ def undisguised(folded: str, raw: bytes, line: str) -> Iterator[str]:
     shape = raw.translate(SHAPE)
     if b"a1a" in shape:
         yield letters_for_digits(folded)
-    if shape.count(b"-") > 2 and b"a-a-a-" in shape:
+    if b"a-a-a-" in shape:
         yield HYPHENS.sub("", folded)
     if folded.count('"') > 3:
         yield "".join(folded.split('"')[1::2])
