@@ -318,6 +318,18 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
         ),
         ("SECRET_KEY = 'my-super-secret-key'\nSECRET_KEY = 'super secret key'", ["secret-in-code"] * 2),
         ("API_KEY = 'sk_test_abc123'", ["secret-in-code"]),
+        (
+            "import flask\napp.secret_key = 'buyandride'\nc['SECRET_KEY'] = 'a key of words'",
+            ["secret-in-code"] * 2,
+        ),
+        (
+            "import flask\napp.secret_key = 'your_secret_key'\nf(SECRET_KEY='dev', secret_key='test key')",
+            [],
+        ),
+        ("other.secret_key = 'buyandride'\nsecret_keys = 'hunter22'", []),
+        ("JWT_SECRET_KEY = 'hunter22'\nSECRET_KEY = '!owkiaMM.zkai('", ["secret-in-code"] * 2),
+        ("f()  # api.key = 1\n# openai.api_key = 'SDgsdgSDgsGd53Ssdg53578GsdggsdhsdhwetQWt'", ["secret-in-code"]),
+        ("# openai.api_key = 'your-key'\n# see api_key = os.environ['X']", []),
         ("weather_key = 'Zq7rT2mKx9wLp4Vc8bNd3Hs6'", ["secret-in-code"]),
         ("cache_key = 'users-by-name-and-country-2'\ndigest_key = '" + "0123456789abcdef" * 2 + "'", []),
         ("long_key = '" + "aB3" * 1000 + "!'", []),

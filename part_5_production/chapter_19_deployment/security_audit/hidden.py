@@ -16,7 +16,7 @@ LOGINS = words("logins")
 NOT_SECRET = words("not-secret")
 PLACEHOLDER = re.compile(
     r"(?i)your|example|placeholder|change.?me|change.?in|changeit|dummy|fake|x{4}|redacted|replace|insert|sample|todo"
-    r"|mock|not.?a.?real|(?:^|[-_.])(?:test|here|dev|demo|local|offline|stand.?in|check)(?:[-_.]|$)"
+    r"|mock|not.?a.?real|(?:^|[-_. ])(?:test|here|dev|demo|local|offline|stand.?in|check)(?:[-_. ]|$)"
     r"|^<|>$|[{}]|^\$|%\(|\*{3}|\.{3}|^(?:pass(?:word|wd)?|pwd|secret|user)$"
 )
 NOT_RANDOM = re.compile(
@@ -25,6 +25,10 @@ NOT_RANDOM = re.compile(
 )
 # a test key is a key
 STAGE = re.compile(r"(?i)^(?:[a-z0-9]{2,12}[-_])?(?:test|dev)[-_](?=[a-z0-9]{12}|[\w=-]{40})|^[sr]k_test_|^sk-")
+SIGNS = re.compile(
+    "(?i)secret_?key$|(?:jwt|session|signing|cookie)_?(?:secret|key)$"
+)  # chosen by hand, as passwords are
+ASSIGNED = re.compile(r"""([A-Za-z_][\w.]{0,80})\s{0,5}[:=]\s{0,5}["']([^"'\n]{6,200})["']""")
 JOINED = re.compile("[a-z]{2,}(?:token|apikey|secret|password)")  # npmtoken = ...
 JUMBLED = re.compile(r"(?![0-9a-f-]+$)(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9_-]*[A-Za-z0-9]{14}[A-Za-z0-9_-]*(?<=.{24})")
 NAMED = re.compile("(?i)secret|key|pass|pwd|token")
@@ -50,7 +54,12 @@ def entropy(text: str) -> float:
 def placeholder(value: str) -> bool:
     """Tell a stand-in from a secret: it says so, or hardly varies."""
     body = STAGE.sub("", value)
-    return bool(PLACEHOLDER.search(body)) or len(set(body)) < 5 or entropy(body) < 2.3
+    return stand_in(body) or len(set(body)) < 5 or entropy(body) < 2.3
+
+
+def stand_in(value: str) -> bool:
+    """Tell a value that says of itself that it is none."""
+    return bool(PLACEHOLDER.search(value))
 
 
 def secrets_in(text: str) -> Iterator[tuple[int, str]]:
@@ -92,6 +101,14 @@ def shuffled(value: str) -> bool:
     return value.isalpha() and len(value) >= 12 and len(words_of(value)) * 3 > len(value)
 
 
+def assigned_in(text: str) -> Iterator[str]:
+    """Yield every secret that stands in quotes beside a secret's name: in code that was commented out."""
+    for name, value in ASSIGNED.findall(text):
+        last_name = name.rpartition(".")[2]
+        if names_secret(last_name) and secret_value(last_name, value):
+            yield value
+
+
 def jumbled_key(name: str, value: str) -> bool:
     """Tell a key of whatever service, by its value alone: `weather_key`, but not `cache_key`, which holds words."""
     words = words_of(name)
@@ -109,7 +126,7 @@ def secret_value(name: str, value: str) -> bool:
     """Tell whether a value under a secret's name is a secret, not a placeholder, a word or a reference."""
     mixed = shuffled(value)
     varied = mixed or (bool(re.search(r"\d", value)) and bool(re.search(r"[A-Za-z]", value)))
-    password = bool(PASSWORDS & set(words_of(name)))
+    password = bool(PASSWORDS & set(words_of(name))) or bool(SIGNS.search(name))
     words = re.fullmatch(r"(?:[\w-]+ ){0,3}[\w-]+", value)
     if words and NAMED.search(value) and BOASTS.search(value) and not placeholder(value):
         return True  # "my-super-secret-key": words, and still what the program signs with

@@ -14,7 +14,7 @@ from typing import Any
 
 from security_audit.findings import words
 from security_audit.flow import Flow, Function, constant, keywords, last, own_nodes, targets_of, walk
-from security_audit.hidden import jumbled_key, names_secret, secret_value, secrets_in
+from security_audit.hidden import assigned_in, jumbled_key, names_secret, secret_value, secrets_in, stand_in
 from security_audit.source import Source
 
 LEVELS = words("levels")
@@ -170,12 +170,18 @@ class PythonFile:
             if text and id(node) not in inner:
                 self.source.find_secrets(text, line_of(node))
         behind = "\n".join(line.partition("#")[2] for line in self.source.lines)
-        if any(secrets_in(behind)):  # only then is it worth telling comments from strings
+        if any(secrets_in(behind)) or any(assigned_in(behind)):  # is it worth telling comments from strings?
             with contextlib.suppress(tokenize.TokenError, SyntaxError):
                 for token in tokenize.generate_tokens(io.StringIO(self.source.text).readline):
                     if token.type == tokenize.COMMENT:
                         self.source.find_secrets(token.string, token.start[0])
+                        for secret in assigned_in(token.string):
+                            self.source.find("secret-in-code", token.start[0], secret=secret)
+        flask = "flask" in {name.partition(".")[0] for name in self.aliases.values()}
         for name, value in self.named():
+            key = constant(value) if flask and name.lower() == "secret_key" else None
+            if key and len(key) >= 8 and not stand_in(key):  # any word will sign
+                self.source.find("secret-in-code", value.lineno, secret=key)
             known = names_secret(name)
             for each in members(name, value) if known or name[-3:].lower() == "key" else ():
                 if (text := constant(each)) and (secret_value(name, text) if known else jumbled_key(name, text)):
