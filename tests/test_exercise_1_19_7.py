@@ -318,6 +318,12 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
         ),
         ("SECRET_KEY = 'my-super-secret-key'\nSECRET_KEY = 'super secret key'", ["secret-in-code"] * 2),
         ("API_KEY = 'sk_test_abc123'", ["secret-in-code"]),
+        ("SMTP_PASSWORD = 'qmuo axta wjra aubn'\nSMTP_NOTE = 'qmuo axta wjra aubn'", ["secret-in-code"]),
+        (
+            "@app.get('/')\ndef f():\n    try:\n        g()\n    except json.JSONDecodeError as e:\n"
+            "        raise HTTPException(500, f'bad file: {e}')",
+            ["error-leak"],
+        ),
         (
             "import flask\napp.secret_key = 'buyandride'\nc['SECRET_KEY'] = 'a key of words'",
             ["secret-in-code"] * 2,

@@ -555,7 +555,7 @@ def broad(kind: ast.AST | None) -> bool:
 
 def builtin(kind: ast.AST | None) -> bool:
     """Tell whether an except clause names one of Python's own errors, which anything may raise."""
-    return any(hasattr(builtins, name) for name in names_of(kind))
+    return any(hasattr(builtins, name) or name.endswith("DecodeError") for name in names_of(kind))
 
 
 def sent_by(node: ast.AST, *, returned: bool, yielded: bool) -> list[ast.expr | None]:
