@@ -129,7 +129,7 @@ def secret_value(name: str, value: str) -> bool:
     password = bool(PASSWORDS & set(words_of(name))) or bool(SIGNS.search(name))
     words = re.fullmatch(r"(?:[\w-]+ ){0,3}[\w-]+", value)
     if words and NAMED.search(value) and BOASTS.search(value) and not placeholder(value):
-        return True  # "my-super-secret-key": words, and still what the program signs with
+        return True  # "the-super-secret-word-key": words, and still what the program signs with
     if password and re.fullmatch("[a-z]{4}(?: [a-z]{4}){3}", value):
         return True  # Google's app passwords
     if not re.fullmatch(r"[!-~]{6,}", value) or placeholder(value):

@@ -108,7 +108,7 @@ class PythonFile:
 
     @functools.cached_property
     def carriers(self) -> set[str]:
-        """The file's own functions whose answer carries what they are given: format_error(text), but not mask(key)."""
+        """The file's own functions whose answer carries what they are given: show_error(text), but not mask(key)."""
         found = set()
         for function in self.functions:
             given = [a.arg for a in walk(function.args) if isinstance(a, ast.arg)]
