@@ -93,6 +93,7 @@ WAYS: dict[str, Callable[[str], str]] = {
     "first letters of lines": lambda t: "\n".join(f"{c}pple on a tree" for c in letters(t)),
     "last letters of lines": lambda t: "\n".join(f"ends with {c}" for c in letters(t)),
     "a list": lambda t: "\n".join(f"{n}. {c}" for n, c in enumerate(letters(t), 1)),
+    "a numbered list of parts": lambda t: "\n".join(f"{n}. {part}" for n, part in enumerate(cut(t + "     ", 5), 1)),
     "every second letter": lambda t: "q".join(letters(t)),
     "Morse": lambda t: " / ".join(TO_MORSE[c] for c in letters(t)),
     "Morse with other dashes": lambda t: " ".join(TO_MORSE[c] for c in letters(t)).translate(
@@ -229,6 +230,22 @@ def test_edge_runs_of_sixteen_letters_are_decoded_and_shorter_ones_are_not() -> 
 
 def pieces_of(text: str) -> list[bytes]:
     return list(disguises.in_pieces(text, disguises.shapes_of(text)))
+
+
+def test_edge_numbers_far_apart_and_short_runs_of_bits_are_not_read() -> None:
+    assert "abcdefgh" not in list(views(", as they said, ".join(map(str, b"ABCDEFGH"))))
+    assert "ab" in list(views("0100000101000010"))
+    assert "a" not in list(views("010000010100001"))
+
+
+def test_morse_is_read_where_a_dot_stands_beside_a_dash_and_nowhere_else() -> None:
+    assert "aa" in list(views(".- .-"))
+    assert "nn" in list(views("-. -."))
+    assert "  " not in list(views("hello there"))
+
+
+def test_edge_escapes_of_urls_are_undone_twice() -> None:
+    assert unescaped("%252541") == "%41"
 
 
 def test_edge_pieces_of_base64_are_joined_from_twelve_letters_on() -> None:

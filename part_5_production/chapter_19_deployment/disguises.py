@@ -94,7 +94,6 @@ NUMBER = "[a-z]{0,2}[0-9][0-9a-z]*+"
 IN_A_ROW = re.compile(  # eight numbers, with at most one word between two of them
     f"(?<![0-9a-z]){NUMBER}(?:[^0-9a-z]++(?:[a-z]++[^0-9a-z]++)?{NUMBER}){{7}}"
 )
-BITS = re.compile("[01]{16}")
 DIGIT_RUNS = bytes(code if chr(code) in string.digits else ord(" ") for code in range(256))
 BEFORE_NUMBERS = re.compile(r"0x|\\x|&#x?|u\+00|[%=\\]")
 ESCAPES = (
@@ -178,7 +177,7 @@ def unwrapped(text: str, folded: str) -> Iterator[str]:
     if (plain := unescaped(text)) != text:
         yield plain
     runs = in_bytes(folded).translate(DIGIT_RUNS).split()  # cheap to count, and mostly too few
-    if (len(runs) > 7 and IN_A_ROW.search(folded)) or (max(map(len, runs), default=0) > 15 and BITS.search(folded)):
+    if any(len(run) > 15 for run in runs) or (len(runs) > 7 and IN_A_ROW.search(folded)):
         yield from numbers(folded)
     words = folded.replace("-", " ").split()
     if len(DIGITS.keys() & words) > 2:
