@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from security_audit.app import Canaries, Exchange, judge
 from security_audit.file_rules import check_compose, check_dockerfile, check_requirements, check_text, ignores, version
 from security_audit.findings import rules
-from security_audit.hidden import names_secret
+from security_audit.hidden import entropy, jumbled_key, names_secret, placeholder, secret_value, secrets_in
 from security_audit.source import Source
 from security_audit.static import check_python
 
@@ -377,6 +377,61 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
 )
 def test_one_mistake_has_many_spellings(code: str, found: list[str]) -> None:
     assert rules_in(code + "\n") == found
+
+
+# ---------------------------------------------------------------- what a secret looks like, to the character
+
+
+@pytest.mark.parametrize(
+    ("value", "stands_in"),
+    [
+        ("abcdeabcde", False),  # five letters vary enough
+        ("abcdabcdabcd", True),
+        ("a" * 30 + "bcdefgh", True),  # eight, and nearly always the same one
+        ("sk-" + "a" * 30 + "bcdefgh", True),
+    ],
+)
+def test_edge_what_hardly_varies_stands_in_for_a_secret(value: str, stands_in: bool) -> None:
+    assert placeholder(value) is stands_in
+
+
+def test_entropy_is_shannons() -> None:
+    assert entropy("aaaa") == 0
+    assert entropy("abab") == 1
+    assert entropy("abcdefgh") == 3
+
+
+def test_a_secret_within_its_format_is_found_where_it_stands() -> None:
+    text = "one\npostgres://app:Zq7rT2mKx9wLp4Vc@db/shop\n"
+    ((start, value),) = secrets_in(text)
+    assert value == "Zq7rT2mKx9wLp4Vc"
+    assert text[start:].startswith(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "is_one"),
+    [
+        ("api_key", "a1b2c3d4e5f6", True),
+        ("api_key", "a1b2c3d4e5f", False),  # eleven characters
+        ("api_key", "ORnXsqfNWStt", True),
+        ("api_key", "ORnXsqfNWSt", False),
+        ("api_key", "getUserByKey", False),  # four words in twelve letters
+        ("api_key", "getElementByIdOrNameOrClass", False),  # long, and still words
+        ("password", "horsebattery", False),
+        ("password", "horsebattery1", True),
+        ("password", "horse battery", False),
+        ("password", "horse*battery", True),
+        ("password", "horse/battery", False),
+    ],
+)
+def test_edge_a_value_under_a_secrets_name_is_a_secret_or_words(name: str, value: str, is_one: bool) -> None:
+    assert secret_value(name, value) is is_one
+
+
+@pytest.mark.parametrize(("length", "is_one"), [(200, True), (201, False), (24, True), (23, False)])
+def test_edge_a_key_of_whatever_service_has_24_to_200_characters(length: int, is_one: bool) -> None:
+    value = ("Zq7rT2mKx9wLp4Vc8bNd3Hs6" * 9)[:length]
+    assert jumbled_key("weather_key", value) is is_one
 
 
 # ---------------------------------------------------------------- findings, reports, baseline

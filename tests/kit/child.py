@@ -341,12 +341,15 @@ def warm_up() -> None:
 def _first_chat() -> None:
     """Ask nobody for a chat, and read an answer: what openai makes up at the first one takes 20 ms in each process."""
     message = {"role": "assistant", "content": ""}
-    with contextlib.suppress(Exception):  # nobody answers; and what else goes wrong, the target will meet and tell
-        from openai import OpenAI
+    with contextlib.suppress(ImportError):
+        from openai import OpenAI, OpenAIError
         from openai.types.chat import ChatCompletion
 
         ChatCompletion.construct(choices=[{"index": 0, "finish_reason": "stop", "message": message}], usage={})
-        with OpenAI(api_key="-", base_url="nowhere://", max_retries=0) as client:
+        with (
+            contextlib.suppress(OpenAIError, ValueError),  # nobody answers; an odd proxy is the target's to tell
+            OpenAI(api_key="-", base_url="nowhere://", max_retries=0) as client,
+        ):
             client.chat.completions.create(model="", messages=[message])  # type: ignore[list-item]
 
 

@@ -4,7 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from functools import cache
 from itertools import pairwise
 
 from security_audit.findings import rules, words
@@ -79,7 +79,7 @@ def words_of(name: str) -> list[str]:
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
-@lru_cache(maxsize=10_000)  # a program has few names, and many uses of them
+@cache  # a program has few names, and many uses of them
 def names_secret(name: str, *, bare_token: bool = True) -> bool:
     """Tell whether something of this name holds a secret: `openai_api_key`, `DB_PASSWORD`, but not `api_key_header`."""
     words = words_of(name)
