@@ -355,6 +355,7 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
         ("app.run('0.0.0.0', 8080, False)\nrun('a', 1, True)", []),
         ("async def h(request, e: Exception):\n    return JSONResponse({'e': str(e)})", ["error-leak"]),
         ("async def h(request, e: Mine):\n    return JSONResponse({'e': str(e)})", []),
+        ("@app.exception_handler(Exception)\ndef h(request, e):\n    return str(e)", ["error-leak"]),
         ("def told(e: Exception):\n    return str(e)\nmake_response('x')", []),
         (
             "def told(text):\n    return f'failed: {text}'\n@app.get('/')\ndef f():\n    try:\n        g()\n"

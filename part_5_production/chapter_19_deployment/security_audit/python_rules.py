@@ -59,10 +59,7 @@ class PythonFile:
         self.functions = [*self.of(ast.FunctionDef), *self.of(ast.AsyncFunctionDef)]
         self.serves = any(map(self.is_route, self.functions))
         self.added = [n for n in self.of(ast.Call) if last(n) == "add_exception_handler"]
-        self.aliases: dict[str, str] = {}
-        for name in (name for node in self.of(ast.Import) for name in node.names):
-            package = name.name.partition(".")[0]
-            self.aliases[name.asname or package] = name.name if name.asname else package
+        self.aliases = {a.asname or a.name: a.name for node in self.of(ast.Import) for a in node.names}
         for node in self.of(ast.ImportFrom):
             self.aliases |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
         given = [(last(target), node.value) for node in self.of(ast.Assign) for target in node.targets]
