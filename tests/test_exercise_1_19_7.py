@@ -145,6 +145,14 @@ def test_a_name_says_whether_it_holds_a_secret(name: str, is_one: bool) -> None:
         ("try:\n    f()\nexcept (ValueError, Exception):\n    pass", ["swallowed-error"]),
         ("sys.stderr.write(f'{api_key}')\nfile.write(api_key)", ["secret-in-log"]),
         ("log.info('%s %s', settings.__dict__, self.token)\nlog.info(event.token)", ["secret-in-log"]),
+        ("log.info('%s %s', settings.port, note.__dict__)", []),
+        ("log.info('%s', settings.__dict__)", ["secret-in-log"]),
+        ("print(read_file(x), hide_token())", []),
+        ("print(get_api_key())", ["secret-in-log"]),
+        ("@app.post('/')\ndef f(body: ChatRequest):\n    log.info('%s %s', body.conversation_id, body.model)", []),
+        ("@app.post('/')\ndef f(body: ChatRequest):\n    log.info('%s', body.message)", ["message-in-log"]),
+        ("@app.post('/')\ndef f(body: ChatRequest):\n    log.info('%s', body)", ["message-in-log"]),
+        ("log.info('%s', user_message)", ["message-in-log"]),
         ("os.environ['FLASK_DEBUG'] = '1'\napp.config.update(DEBUG=True)\nc = {'debug': True}", ["debug-on"] * 3),
         ("class S:\n    debug: bool = Field(default=True)\n    other: bool = Field(default=True)", ["debug-on"]),
         ("d = os.getenv('DEBUG', 'false') == 'true'\nif debug == True:\n    f()", []),
@@ -356,6 +364,13 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
         ("async def h(request, e: Exception):\n    return JSONResponse({'e': str(e)})", ["error-leak"]),
         ("async def h(request, e: Mine):\n    return JSONResponse({'e': str(e)})", []),
         ("@app.exception_handler(Exception)\ndef h(request, e):\n    return str(e)", ["error-leak"]),
+        ("first, *rest = 'a', 'b', 'c'", []),
+        ("if (api_key := 'Zq7rT2mKx9wLp4Vc8bNd3Hs6'): f()", ["secret-in-code"]),
+        ("class ChatRequest(BaseModel):\n    model_config = ConfigDict(str_max_length=99)\n    message: str", []),
+        (
+            "class ChatRequest(BaseModel):\n    message: str\n    @model_validator(mode='after')\n    def f(self): ...",
+            [],
+        ),
         ("def told(e: Exception):\n    return str(e)\nmake_response('x')", []),
         (
             "def told(text):\n    return f'failed: {text}'\n@app.get('/')\ndef f():\n    try:\n        g()\n"
@@ -378,6 +393,12 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
 )
 def test_one_mistake_has_many_spellings(code: str, found: list[str]) -> None:
     assert rules_in(code + "\n") == found
+
+
+def test_the_lines_that_read_a_key_are_listed() -> None:
+    source = Source("agent.py", "import os\nkey = os.environ['API_KEY']\nprint(1)\napi_key = key\nuse(api_key)\n")
+    check_python(source)
+    assert sorted(source.key_uses) == [2, 5]
 
 
 # ---------------------------------------------------------------- what a secret looks like, to the character

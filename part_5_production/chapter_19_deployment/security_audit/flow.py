@@ -2,13 +2,14 @@
 
 import ast
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from security_audit.findings import words
 
 PASSING = words("passing")
 LONG = 100_000
+TELLS_LITTLE = ("status_code", "code", "errno", "__class__", "__name__", "id")
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
 
@@ -108,8 +109,10 @@ class Flow:
         built: bool = False,
         cut: bool = False,
         carriers: Iterable[str] = (),
+        parts: Collection[str] = (),
     ) -> None:
-        self.source, self.names, self.built, self.cut = source, set(names), built, cut
+        """`names` are hot at the start; `parts`, if given, are the only attributes that carry it: body.message."""
+        self.source, self.names, self.built, self.cut, self.parts = source, set(names), built, cut, parts
         self.passing = PASSING.union(carriers)
         self.cold: set[tuple[str, str]] = set()  # config["model"], beside the secret that config holds
         steps = [step for node in own_nodes(scope) for step in assignments(node)]
@@ -131,9 +134,8 @@ class Flow:
             case ast.Name():
                 return node.id in self.names
             case ast.Attribute():
-                return node.attr not in ("status_code", "code", "errno", "__class__", "__name__", "id") and self.hot(
-                    node.value
-                )
+                carries = node.attr in self.parts if self.parts else node.attr not in TELLS_LITTLE
+                return carries and self.hot(node.value)
             case ast.Subscript(value=value, slice=ast.Slice(lower=lower, upper=upper)):
                 masks = (
                     isinstance(lower, ast.UnaryOp)

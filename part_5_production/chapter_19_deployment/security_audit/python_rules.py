@@ -148,20 +148,22 @@ class PythonFile:
         if isinstance(node, ast.Dict):  # headers = {"Authorization": f"Bearer {token}"}
             entries = zip(node.keys, node.values, strict=True)
             return any(AUTHORIZES.fullmatch(constant(k) or "") and not isinstance(v, SHOWN) for k, v in entries)
-        if isinstance(node, ast.Call):
-            if last(node) in ("getenv", "get", "pop") and node.args and self.dotted(node.func) in ENVIRONMENT:
-                return names_secret(constant(node.args[0]) or "")
-            if last(node) in ("model_dump", "asdict", "vars", "dict", "model_dump_json"):
-                about = [*node.args, node.func.value if isinstance(node.func, ast.Attribute) else node.func]
-                return any(last(n) in SETTINGS for n in about) and not self.masks
-            asked = self.dotted(node.func) == "getpass.getpass"
-            return asked or (names_secret(last(node)) and bool(re.match("get_|load_|read_", last(node))))
-        return False
+        return isinstance(node, ast.Call) and self.answers_secret(node)
+
+    def answers_secret(self, call: ast.Call) -> bool:
+        """Tell whether a call reads a secret: a variable of the environment, all settings, get_api_key()."""
+        if last(call) in ("getenv", "get", "pop") and call.args and self.dotted(call.func) in ENVIRONMENT:
+            return names_secret(constant(call.args[0]) or "")
+        if last(call) in ("model_dump", "asdict", "vars", "dict", "model_dump_json"):
+            about = [*call.args, call.func.value if isinstance(call.func, ast.Attribute) else call.func]
+            return any(last(n) in SETTINGS for n in about) and not self.masks
+        asked = self.dotted(call.func) == "getpass.getpass"
+        return asked or (names_secret(last(call)) and bool(re.match("get_|load_|read_", last(call))))
 
     def hard_coded(self) -> None:
         """Secrets in strings and comments, by format; and in what is called a secret, by how random it looks."""
         whole = [(node, text) for node in self.of(ast.BinOp, ast.JoinedStr, ast.Call) if (text := constant(node))]
-        inner = {id(child) for node, _ in whole for child in walk(node)[1:]}
+        inner = {id(child) for node, _ in whole for child in walk(node) if child is not node}
         filled = [(node, text) for node in self.of(ast.JoinedStr) if "://" in (text := template(node))]
         for node, text in [*whole, *filled, *((node, constant(node)) for node in self.of(ast.Constant))]:
             if text and id(node) not in inner:
@@ -308,7 +310,7 @@ class PythonFile:
             about = " ".join((getattr(scope, "name", ""), *(p.arg for p in parameters)))
             tokens = {p.arg for p in parameters if p.arg == "token" and KNOWN.search(about)}
             secret = Flow(scope, self.is_secret, tokens, carriers=self.carriers)
-            message = Flow(scope, partial(is_message, bodies), bodies | texts, cut=True)
+            message = Flow(scope, is_message, bodies | texts, cut=True, parts=TEXTS)
             for sink in sinks:
                 values = [*sink.args, *sink.keywords]
                 if any(map(secret.hot, values)):
@@ -474,9 +476,9 @@ class PythonFile:
                 self.source.key_uses.setdefault(node.lineno, self.source.masked(node.lineno))
 
 
-def line_of(node: ast.AST) -> int:
+def line_of(node: Any) -> int:
     """Return the line that a node begins on."""
-    return int(getattr(node, "lineno", 1))
+    return int(node.lineno)
 
 
 def called(node: ast.expr) -> str:
@@ -499,10 +501,8 @@ def template(node: ast.JoinedStr) -> str:
     return "".join(constant(part) or "{}" for part in node.values)
 
 
-def is_message(bodies: set[str], node: ast.AST) -> bool:
-    """Tell whether an expression reads what a user wrote: a text field of the body, or a name that says so."""
-    if isinstance(node, ast.Attribute):
-        return node.attr in TEXTS and last(node.value) in bodies
+def is_message(node: ast.AST) -> bool:
+    """Tell whether a name says that a user wrote it."""
     return isinstance(node, ast.Name) and node.id in SPOKEN
 
 
