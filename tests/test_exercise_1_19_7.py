@@ -32,6 +32,9 @@ KEY = secret("openai_project", random.Random(7))
 KEPT = {name: value for name, value in environment().items() if name in exercise.KEPT}
 
 
+FAILS = "@app.get('/')\ndef f():\n    try:\n        g()\n    except {} as e:\n        "
+
+
 def rules_in(text: str, check=check_python) -> list[str]:  # type: ignore[no-untyped-def]
     source = Source("agent.py", text)
     check(source)
@@ -136,6 +139,7 @@ def test_a_name_says_whether_it_holds_a_secret(name: str, is_one: bool) -> None:
         ("import pickle as p\np.loads(x)", ["unsafe-load"]),
         ("model.eval()\nast.literal_eval(x)\nre.compile(x)", []),
         ("yaml.load(x, yaml.CSafeLoader)", []),
+        ("yaml.load(x)", ["unsafe-load"]),
         ("torch.load(x, weights_only=True)\nnumpy.load(x)", []),
         ("asyncio.run(main(), debug=True)", []),
         ("try:\n    f()\nexcept ValueError:\n    pass", []),
@@ -365,6 +369,18 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
         ("async def h(request, e: Mine):\n    return JSONResponse({'e': str(e)})", []),
         ("@app.exception_handler(Exception)\ndef h(request, e):\n    return str(e)", ["error-leak"]),
         ("first, *rest = 'a', 'b', 'c'", []),
+        ("@app.post('/')\ndef f(body: M):\n    return httpx.get(request.url_for('x')).json()", []),
+        ("@app.exception_handler(500)\ndef h(request, e):\n    return JSONResponse({'e': str(e)})", ["error-leak"]),
+        ("@app.exception_handler(404)\ndef h(request, e):\n    return JSONResponse({'e': str(e)})", []),
+        (f"{FAILS.format('ValueError')}raise HTTPException(status.HTTP_400_BAD_REQUEST, str(e))", []),
+        (f"{FAILS.format('ValueError')}raise HTTPException(status.HTTP_502_BAD_GATEWAY, str(e))", ["error-leak"]),
+        (f"{FAILS.format('OurError')}raise HTTPException(502, str(e), headers={{'Retry-After': 600}})", []),
+        ("debug = wrapped(True)", []),
+        ("class S:\n    debug: bool = Field(True)", ["debug-on"]),
+        ("configure(allow_origins=['*'], allow_credentials=True)", []),
+        ("import jwt\njwt.encode(payload, key='breadandtea')", ["secret-in-code"]),
+        ("import jwt\njwt.encode(payload)", []),
+        ("FAISS.load_local(p, e, allow_dangerous_deserialization=True)", ["unsafe-load"]),
         ("if (api_key := 'Zq7rT2mKx9wLp4Vc8bNd3Hs6'): f()", ["secret-in-code"]),
         ("class ChatRequest(BaseModel):\n    model_config = ConfigDict(str_max_length=99)\n    message: str", []),
         (
@@ -393,6 +409,10 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
 )
 def test_one_mistake_has_many_spellings(code: str, found: list[str]) -> None:
     assert rules_in(code + "\n") == found
+
+
+def test_edge_a_value_without_a_name_above_it_is_no_secret() -> None:
+    assert rules_in("value: Zq7rT2mKx9wLp4Vc8bNd3Hs6\n", check_text) == []
 
 
 def test_the_lines_that_read_a_key_are_listed() -> None:

@@ -253,8 +253,9 @@ class PythonFile:
             shell = name.startswith("subprocess.") and constant(given.get("shell"), bool)
             if shell and not (node.args and constant(node.args[0])):
                 self.source.find("code-execution", node.lineno)
-            signed = name in ("jwt.encode", "jwt.decode") and len(node.args) > 1 and self.resolved(node.args[1])
-            if signed and (key := constant(signed)) and not NO_KEY.search(key):  # any word will sign
+            by = node.args[1] if len(node.args) > 1 else given.get("key")
+            signed = self.resolved(by) if name in ("jwt.encode", "jwt.decode") else None
+            if (key := constant(signed)) and not NO_KEY.search(key):  # any word will sign
                 self.source.find("secret-in-code", line_of(signed), secret=key)
             if constant(given.get("allow_dangerous_deserialization"), bool):
                 self.source.find("unsafe-load", node.lineno)
