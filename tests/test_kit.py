@@ -15,7 +15,7 @@ from tests.__main__ import main as command
 from tests.chapter import ROOT
 from tests.kit import report
 from tests.kit.app import App, Bench, Manner
-from tests.kit.contract import Check, Missed, Verdict, contract, judge
+from tests.kit.contract import Check, Missed, Verdict, contract, for_its_author, judge
 from tests.kit.judging import judge_target
 from tests.kit.mutants import mutants
 from tests.kit.target import CannotRun, Target
@@ -333,6 +333,14 @@ def test_counting_and_exit_statuses() -> None:
     assert report.exit_status([not_checked]) == 2
     assert report.summary([met, met, missed, not_checked]) == "2 met, 1 missed, 1 not checked"
     assert [line.split()[0] for line in report.lines([missed, missed])].count("when") == 1
+
+
+def test_what_the_chapter_does_not_ask_for_is_told_and_does_not_count() -> None:
+    check = Check("id", "title", "19.2.3", frozenset({"http"}), ("", "", ""), lambda app: None, beyond=True)
+    missed = Verdict(check, "missed", missed=Missed(when="now", expected="this", came="that"))
+    told = for_its_author(missed)
+    assert told.status == "not checked" and "now: expected this, came that" in told.reason
+    assert for_its_author(met := Verdict(check, "met")) is met
 
 
 def test_the_commands_of_a_learner_do_not_need_the_tests_own_packages() -> None:

@@ -7,7 +7,7 @@ import sys
 
 from tests.chapter import ROOT, Exercise
 from tests.kit import remembered, report
-from tests.kit.contract import contract, form, worth_thinking
+from tests.kit.contract import contract, for_its_author, form, worth_thinking
 from tests.kit.target import CannotRun, Target
 from tests.kit.watching import watch
 
@@ -57,11 +57,12 @@ def check_one(
         _print("\n".join([f"cannot run  {first}", *(f"            {line}" for line in rest)]))
         print("\nNothing was judged.")
         return 2
+    verdicts = [for_its_author(verdict) for verdict in judged.verdicts]
     for note in judged.notes:
         _print(f"note  {note}")
-    _print("\n".join(report.lines(judged.verdicts, replay=(judged.base if target.url else SERVED) if replay else None)))
-    status = report.exit_status(judged.verdicts)
-    print(f"\n{report.summary(judged.verdicts)}")
+    _print("\n".join(report.lines(verdicts, replay=(judged.base if target.url else SERVED) if replay else None)))
+    status = report.exit_status(verdicts)
+    print(f"\n{report.summary(verdicts)}")
     if status == 1:
         again = f" MINE={mine}" if mine else ""
         _print(f"next: make hint EX={exercise.id}, then make check EX={exercise.id}{again}")
@@ -69,7 +70,7 @@ def check_one(
         print(f"ours, to compare: {exercise.path.relative_to(ROOT).as_posix()}")
         print(f"worth thinking about: {worth_thinking(exercise.id)}")
     if mine and not live:
-        remembered.remember(exercise.id, judged.verdicts)
+        remembered.remember(exercise.id, verdicts)
     return status
 
 

@@ -79,6 +79,7 @@ class Check:
     needs: frozenset[str]
     hints: tuple[str, str, str]
     judge: Callable[[Any], None] = field(repr=False)
+    beyond: bool = False  # worth knowing, but not asked for: nobody's own work is wrong for it
 
 
 class Missed(AssertionError):
@@ -104,7 +105,7 @@ class Verdict:
 
 
 def check(
-    title: str, *, chapter: str, needs: Iterable[str] = (), hints: tuple[str, str, str]
+    title: str, *, chapter: str, needs: Iterable[str] = (), hints: tuple[str, str, str], beyond: bool = False
 ) -> Callable[[Callable[[Any], None]], Check]:
     """Make a function into a check, of a running app unless it needs "files" or a "tool"; its id is its name."""
     needs = frozenset(needs)
@@ -113,7 +114,7 @@ def check(
     assert needs <= CAPABILITIES, f"unknown capability in {sorted(needs)}"
 
     def make(judge: Callable[[Any], None]) -> Check:
-        return Check(judge.__name__.replace("_", "-"), title, chapter, needs, hints, judge)
+        return Check(judge.__name__.replace("_", "-"), title, chapter, needs, hints, judge, beyond)
 
     return make
 
@@ -139,6 +140,18 @@ def expect(holds: bool, *, when: str, expected: str, seen: Seen | None = None, c
     """Raise Missed unless it holds; `came` defaults to what the exchange brought."""
     if not holds:
         raise Missed(when=when, expected=expected, came=came or (seen.came() if seen else "nothing"), seen=seen)
+
+
+def for_its_author(verdict: Verdict) -> Verdict:
+    """Return the verdict as whoever wrote the target is told it: what the chapter does not ask for is never missed."""
+    if not (verdict.check.beyond and (missed := verdict.missed)):
+        return verdict
+    return Verdict(
+        verdict.check,
+        "not checked",
+        reason=f"more than the chapter asks, so it does not count; but see: {missed.when}: "
+        f"expected {missed.expected}, came {missed.came}",
+    )
 
 
 def judge(check: Check, subject: Subject) -> Verdict:

@@ -21,7 +21,7 @@ from typing import Any
 from tests.chapter import ROOT
 from tests.kit import report
 from tests.kit.confine import VARIABLE
-from tests.kit.contract import Verdict, contract, form
+from tests.kit.contract import Verdict, contract, for_its_author, form
 from tests.kit.grading.isolation import GIVEN, KIT
 from tests.kit.grading.watch import Watch
 from tests.kit.grading.words import explained, scrubbed
@@ -78,6 +78,7 @@ def judge(target: Path, exercise: str, say: Any) -> None:
     from tests.kit.target import CannotRun, Target
 
     def tell(verdict: Verdict) -> None:
+        verdict = for_its_author(verdict)
         facts = report.facts(verdict) if verdict.missed else {}
         say(check=verdict.check.id, status=verdict.status, reason=verdict.reason, facts=facts)
 
