@@ -157,6 +157,15 @@ def test_a_name_says_whether_it_holds_a_secret(name: str, is_one: bool) -> None:
         ("@app.post('/')\ndef f(body: ChatRequest):\n    log.info('%s', body.message)", ["message-in-log"]),
         ("@app.post('/')\ndef f(body: ChatRequest):\n    log.info('%s', body)", ["message-in-log"]),
         ("log.info('%s', user_message)", ["message-in-log"]),
+        ("class Note(BaseModel): ...\ndef f(x: Note):\n    log.info('%s', x)", ["message-in-log"]),
+        ("class Note(Base): ...\ndef f(x: Note):\n    log.info('%s', x)", []),
+        ("def f(body: ChatRequest): ...\nbody = load()\nlog.info('%s', body)", []),
+        ("def show(message):\n    log.info('%s', message)", []),
+        ("import openai\ndef ask(message):\n    log.info('%s', message)", ["message-in-log"]),
+        ("import openai\ndef log_it(message):\n    log.info('%s', message)", []),
+        ("import openai\ndef ask(message):\n    log.info(message)", []),
+        ("import openai\ndef ask(message):\n    log.info(message, message)", ["message-in-log"]),
+        ("@app.get('/{message}')\ndef f(message: str):\n    log.info('%s', message)", ["message-in-log"]),
         ("os.environ['FLASK_DEBUG'] = '1'\napp.config.update(DEBUG=True)\nc = {'debug': True}", ["debug-on"] * 3),
         ("class S:\n    debug: bool = Field(default=True)\n    other: bool = Field(default=True)", ["debug-on"]),
         ("d = os.getenv('DEBUG', 'false') == 'true'\nif debug == True:\n    f()", []),
@@ -189,6 +198,11 @@ def test_a_value_is_followed_until_it_is_masked_or_shown(code: str, found: list[
         ("FROM python:3.12\nUSER 1000", []),
         ("FROM python:3.12\nUSER app\nUSER root\nUSER app", []),
         ("FROM scratch\nUSER 1", []),
+        ("FROM ${BASE}\nUSER app", []),
+        ("FROM python:3.12 as\nUSER app", []),
+        ("FROM python:latest-slim\nUSER app", ["image-latest"]),
+        ("FROM python:3.12\nUSER app\nRUN <<EOF\nls\nEOF\nUSER root", ["container-root"]),
+        ("FROM python:3.12\nUSER app\nENV A=1 \\\n# note\n\n    API_KEY=k", ["secret-in-image"]),
         ('FROM python:3.12\nENTRYPOINT ["gosu", "app", "tini"]', []),
         ("FROM python:3.12\nENTRYPOINT su-exec root run", ["container-root"]),
         ("FROM python:3.12\nUSER app\nENV A=1 \\\n    B_KEY=x \\\n    API_KEY=k C_PASSWORD=k", ["secret-in-image"]),
@@ -376,6 +390,8 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
         (f"{FAILS.format('ValueError')}raise HTTPException(status.HTTP_502_BAD_GATEWAY, str(e))", ["error-leak"]),
         (f"{FAILS.format('OurError')}raise HTTPException(502, str(e), headers={{'Retry-After': 600}})", []),
         ("debug = wrapped(True)", []),
+        ("add(CORSMiddleware, allow_origin_regex='.*', allow_credentials=True)", ["open-cors"]),
+        ("add(CORSMiddleware, allow_origin_regex=r'https://.*\\.shop\\.test', allow_credentials=True)", []),
         ("class S:\n    debug: bool = Field(True)", ["debug-on"]),
         ("configure(allow_origins=['*'], allow_credentials=True)", []),
         ("import jwt\njwt.encode(payload, key='breadandtea')", ["secret-in-code"]),
@@ -409,6 +425,19 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
 )
 def test_one_mistake_has_many_spellings(code: str, found: list[str]) -> None:
     assert rules_in(code + "\n") == found
+
+
+def test_a_finding_stands_where_the_mistake_is() -> None:
+    cors = "add(\n    CORSMiddleware,\n    allow_credentials=True,\n    allow_origins=['*'],\n)\n"
+    for text, check, line in ((cors, check_python, 4), ("# first\nFROM python\nUSER app\n", check_dockerfile, 2)):
+        source = Source("f", text)
+        check(source)
+        assert [finding.line for finding in source.findings()] == [line]
+
+
+def test_debugging_is_found_in_settings() -> None:
+    text = "DEBUG=true\nexport APP_DEBUG=1\nDEBUG_LEVEL=1\nDEBUG=false\n"
+    assert rules_in(text, check_text) == ["debug-on"] * 2
 
 
 def test_edge_a_value_without_a_name_above_it_is_no_secret() -> None:
