@@ -153,6 +153,7 @@ def test_a_name_says_whether_it_holds_a_secret(name: str, is_one: bool) -> None:
         ("log.info('%s', settings.__dict__)", ["secret-in-log"]),
         ("print(read_file(x), hide_token())", []),
         ("print(get_api_key())", ["secret-in-log"]),
+        ("file.write(api_key)", []),
         ("@app.post('/')\ndef f(body: ChatRequest):\n    log.info('%s %s', body.conversation_id, body.model)", []),
         ("@app.post('/')\ndef f(body: ChatRequest):\n    log.info('%s', body.message)", ["message-in-log"]),
         ("@app.post('/')\ndef f(body: ChatRequest):\n    log.info('%s', body)", ["message-in-log"]),

@@ -91,7 +91,7 @@ def check_dockerfile(source: Source, folder: Path | None = None) -> None:
             for key, quoted in pairs:
                 value = quoted.strip("\"'")
                 values[key] = value.replace("$", "")
-                while key not in source.lines[at - 1] and at < len(source.lines):
+                while key not in source.lines[at - 1]:
                     at += 1  # an instruction may go on over many lines
                 if names_secret(re.sub("(?i)_key_id$", "_key", key)) and not NO_SECRET.fullmatch(value):
                     source.find("secret-in-image", at, secret="" if "$" in value or len(value) < 4 else value)
