@@ -422,10 +422,22 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
         ),
         ("client = OpenAI()\n@app.get('/')\ndef f():\n    return {'k': client.api_key}", ["secret-in-response"]),
         ("@app.get('/')\ndef f(client):\n    return {'k': client.api_key}", []),
+        ("@app.get('/')\ndef f():\n    client = find()\n    return {'k': client.api_key}", []),
+        ("@app.get('/')\ndef f(row):\n    return row['api_key']", []),
+        ("import os\n@app.get('/')\ndef f():\n    return os.environ['API_KEY']", ["secret-in-response"]),
+        ("import os\n@app.get('/')\ndef f():\n    return os.getenv('API_KEY')", ["secret-in-response"]),
+        ("API_KEY = load()\n@app.get('/')\ndef f():\n    return Answer(key=API_KEY)", ["secret-in-response"]),
     ],
 )
 def test_one_mistake_has_many_spellings(code: str, found: list[str]) -> None:
     assert rules_in(code + "\n") == found
+
+
+@pytest.mark.parametrize(("value", "shown"), [("abcd", "****"), ("abc", "abc"), ("$OPENAI_KEY", "$OPENAI_KEY")])
+def test_edge_a_secret_of_an_image_is_masked_and_a_reference_is_not(value: str, shown: str) -> None:
+    source = Source("Dockerfile", f"FROM python:3.12\nUSER app\nENV API_KEY={value}\n")
+    check_dockerfile(source)
+    assert [finding.evidence for finding in source.findings()] == [f"ENV API_KEY={shown}"]
 
 
 def test_a_finding_stands_where_the_mistake_is() -> None:
