@@ -370,12 +370,8 @@ class PythonFile:
             for handler in (n for n in own_nodes(function) if isinstance(n, ast.ExceptHandler)):
                 names = {handler.name} if handler.name else set()
                 flow = Flow(handler, is_trace, names, built=True, carriers=self.carriers)
-                self.leaks(
-                    handler,
-                    flow,
-                    answers=answers,
-                    meant=399 if broad(handler.type) else 499 if builtin(handler.type) else 599,
-                )
+                if broad(handler.type) or builtin(handler.type):  # an error of their own is meant to be read
+                    self.leaks(handler, flow, answers=answers, meant=399 if broad(handler.type) else 499)
                 later |= flow.names - names if broad(handler.type) else set()
             if any(map(broad, kinds)) and function.args.args:
                 later.add(function.args.args[-1].arg)
