@@ -392,6 +392,8 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
         (f"{FAILS.format('ValueError')}raise HTTPException(status.HTTP_502_BAD_GATEWAY, str(e))", ["error-leak"]),
         (f"{FAILS.format('ValueError')}raise HTTPException(500, str(e))", ["error-leak"]),
         (f"{FAILS.format('Exception')}return Answer(why=str(e))", ["error-leak"]),
+        (f"{FAILS.format('Exception')}why = str(e)\n    return {{'why': why}}", ["error-leak"]),
+        (f"{FAILS.format('ValueError')}why = str(e)\n    return {{'why': why}}", []),
         (f"{FAILS.format('OurError')}raise HTTPException(502, str(e), headers={{'Retry-After': 600}})", []),
         ("debug = wrapped(True)", []),
         ("add(CORSMiddleware, allow_origin_regex='.*', allow_credentials=True)", ["open-cors"]),
@@ -441,6 +443,19 @@ def test_edge_a_secret_of_an_image_is_masked_and_a_reference_is_not(value: str, 
     source = Source("Dockerfile", f"FROM python:3.12\nUSER app\nENV API_KEY={value}\n")
     check_dockerfile(source)
     assert [finding.evidence for finding in source.findings()] == [f"ENV API_KEY={shown}"]
+
+
+@pytest.mark.parametrize(
+    ("copied", "ignored", "found"),
+    [("COPY . .", "", True), ("COPY . .", ".env\n", False), ("COPY --from=build . .", "", False), ("ADD ./ /app", "", True),
+     ("COPY app app", "", False)],
+)  # fmt: skip
+def test_a_whole_folder_in_an_image_needs_a_dockerignore(
+    copied: str, ignored: str, found: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM python:3.12 AS build\nFROM python:3.12\nUSER app\n{copied}\n")
+    (tmp_path / ".dockerignore").write_text(ignored)
+    assert [f.rule for f in audit([tmp_path]).findings] == ["env-in-image"] * found
 
 
 def test_a_finding_stands_where_the_mistake_is() -> None:
