@@ -447,9 +447,14 @@ def test_edge_a_secret_of_an_image_is_masked_and_a_reference_is_not(value: str, 
 
 @pytest.mark.parametrize(
     ("copied", "ignored", "found"),
-    [("COPY . .", "", True), ("COPY . .", ".env\n", False), ("COPY --from=build . .", "", False), ("ADD ./ /app", "", True),
-     ("COPY app app", "", False)],
-)  # fmt: skip
+    [
+        ("COPY . .", "", True),
+        ("COPY . .", ".env\n", False),
+        ("COPY --from=build . .", "", False),
+        ("ADD ./ /app", "", True),
+        ("COPY app app", "", False),
+    ],
+)
 def test_a_whole_folder_in_an_image_needs_a_dockerignore(
     copied: str, ignored: str, found: bool, tmp_path: Path
 ) -> None:
