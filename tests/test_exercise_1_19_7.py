@@ -387,6 +387,7 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
         ("first, *rest = 'a', 'b', 'c'", []),
         ("@app.post('/')\ndef f(body: M):\n    return httpx.get(request.url_for('x')).json()", []),
         ("@app.exception_handler(500)\ndef h(request, e):\n    return JSONResponse({'e': str(e)})", ["error-leak"]),
+        ("@app.exception_handler(Exception)\ndef h(request, e):\n    return Answer(why=str(e))", ["error-leak"]),
         ("@app.exception_handler(404)\ndef h(request, e):\n    return JSONResponse({'e': str(e)})", []),
         (f"{FAILS.format('ValueError')}raise HTTPException(status.HTTP_400_BAD_REQUEST, str(e))", []),
         (f"{FAILS.format('ValueError')}raise HTTPException(status.HTTP_502_BAD_GATEWAY, str(e))", ["error-leak"]),
