@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from shared.offline import text_of
+from shared.offline import Fault, text_of
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
@@ -35,10 +35,13 @@ WRITTEN_S = 1.5
 SILENT_S = 0.5  # nothing new for so long: what has not come does not come
 QUIET_S = 0.03
 SERVERS_OWN = re.compile(r"(INFO|WARNING|ERROR|DEBUG|CRITICAL):\s")
+SERVERS_WORDS = "Exception in ASGI application"  # uvicorn's, whatever formatter writes it
 LIBRARIES = ("uvicorn", "httpx", "httpcore", "openai", "asyncio", "langsmith", "langgraph", "langchain")
 ID_NAME = re.compile(
     r"(request|req|correlation|trace|transaction|call)[-_. ]?(id|uuid)$|^(rid|id|uuid)$", re.IGNORECASE
 )
+ID_ALONE = re.compile(r"^(request|req|correlation|trace)$", re.IGNORECASE)  # {"request": "3f2a9c01"}
+ID_VALUE = re.compile(r"(?=.*\d)[\w.:-]{4,}")
 ID_HEADER = re.compile(r"(request|req|correlation|trace)[-_]?id$", re.IGNORECASE)
 WORDS = itertools.count(int(time.time()) % 100_000 * 1000)
 
@@ -111,7 +114,11 @@ def id_of(entry: dict[str, Any], exchange: Exchange) -> str | None:
     given = {value for name, value in exchange.headers.items() if ID_HEADER.search(name)}
     values = [(name, str(value)) for name, value in fields(entry) if value not in (None, "", "-")]
     return next(
-        (value for name, value in values if ID_NAME.search(name) or value in given),
+        (
+            value
+            for name, value in values
+            if ID_NAME.search(name) or value in given or (ID_ALONE.search(name) and ID_VALUE.fullmatch(value))
+        ),
         None,
     )
 
@@ -222,7 +229,8 @@ def json_quotes(app: App) -> None:
     hints=(
         "A hundred requests at once make whole lines, and none is lost.",
         "Write a line with one call, its line break included; logging's handlers do that under a lock.",
-        "Do not write a line in pieces (sys.stdout.write(a); sys.stdout.write(b)) with an await in between.",
+        "print(line) writes the line and its end apart, so threads get in between: logger.info(...), or "
+        "sys.stdout.write(line + '\\n').",
     ),
 )
 def json_concurrent(app: App) -> None:
@@ -315,6 +323,38 @@ def request_id_everywhere(app: App) -> None:
 
 
 @check(
+    f"{REQUEST_ID}: also of one that fails",
+    chapter=BULLET_2,
+    needs={"logs", "llm"},
+    hints=(
+        "The entry about an error is the one that is looked for by its ID.",
+        "Look at the except branch and at the exception handlers: what they log carries the ID, too.",
+        "logger.exception('chat failed') inside the middleware's try, while request_id is still set.",
+    ),
+)
+def request_id_of_a_failure(app: App) -> None:
+    one_with_id(app)
+    log, mark = Log(app), word()
+    app.model.next(Fault(status=400))
+    try:
+        exchange = app.chat(f"{mark} hello")
+    finally:
+        app.model.model._faults.clear()
+    entries = [entry for entry in log.entries(mark) if not of_a_library(entry) and SERVERS_WORDS not in str(entry)]
+    id_ = next((id_ for entry in with_word(entries, mark) if (id_ := id_of(entry, exchange))), None)
+    if id_ is None:
+        raise NotChecked("no entry with the message of a request that failed carries a request ID")
+    without = [entry for entry in entries if id_ not in json.dumps(entry)]
+    expect(
+        not without,
+        when=f"after one message, at which the model failed and the app answered {exchange.status}",
+        expected=f"the ID {id_} in every entry",
+        came=f"an entry without it: {shown(without)}",
+        seen=exchange,
+    )
+
+
+@check(
     f"{REQUEST_ID}: also when requests overlap",
     chapter=BULLET_2,
     needs={"logs", "llm"},
@@ -358,6 +398,13 @@ def request_id_overlap(app: App) -> None:
 # ---------------------------------------------------------------- the message
 
 
+def begins(text: str, message: str) -> bool:
+    """Tell whether the message's first 100 characters stand in a text; dots for what is cut may be among the 100."""
+    return message[:100].rstrip() in text or any(
+        message[:cut].rstrip() + dots in text for cut in (97, 98, 99) for dots in ("...", "\u2026")
+    )
+
+
 @check(
     MESSAGE,
     chapter=BULLET_3,
@@ -377,7 +424,7 @@ def first_100(app: App) -> None:
         entries = log.entries(mark)
         texts = [str(value) for entry in entries for _, value in fields(entry)]
         expect(
-            any(message[:97] in text for text in texts),
+            any(begins(text, message) for text in texts),
             when=f"after a message of {length} characters",
             expected=f"an entry with {'its first 100 characters' if length > 100 else 'the whole message'}",
             came=shown(with_word(entries, mark) or entries),

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from shared.offline import BadRequest, text_of
+from shared.offline import BadRequest, Fault, text_of
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
@@ -33,6 +33,7 @@ TOKENS = "Token usage breakdown by conversation"
 
 OWN = 3  # requests for the metrics that an app may count as well
 REPLY_TOKENS = 1379
+REFUSALS = (400, 401, 403, 404, 422)  # each is an exception of its own in the SDK, and none is tried again
 CONVERSATION = re.compile(r"conv|session|thread|chat_id", re.IGNORECASE)
 Path = tuple[str, ...]
 
@@ -165,6 +166,15 @@ def fail(app: App, count: int) -> None:
         raise NotChecked(f"when the model fails, your app answers {exchanges[0].status}: nothing looks like an error")
 
 
+def refused(app: App, status: int) -> None:
+    """Send a message at which the model answers with this status."""
+    app.model.next(Fault(status=status))
+    try:
+        app.chat()
+    finally:
+        app.model.model._faults.clear()
+
+
 # ---------------------------------------------------------------- requests per minute
 
 
@@ -265,6 +275,22 @@ def percentile(app: App) -> None:
     )
 
 
+@check(
+    f"{PERCENTILE}: also before there is one",
+    chapter=BULLET_2,
+    hints=(
+        "GET /metrics is the first request of all, and is answered with 200.",
+        "An empty list has no percentile: look at its length before you take one from it.",
+        "p95 = sorted(durations)[int(0.95 * len(durations))] if durations else None",
+    ),
+)
+def percentile_of_nothing(app: App) -> None:
+    if app.used:
+        raise NotChecked("needs an app that has counted nothing yet")
+    exchange = app.send("GET", metrics_path(app), key=app.key, headers={"Accept": "application/json"})
+    expect(exchange.status == 200, when="nobody has sent a message yet", expected="200", seen=exchange)
+
+
 # ---------------------------------------------------------------- errors
 
 
@@ -279,6 +305,7 @@ def percentile(app: App) -> None:
     ),
 )
 def errors_counted(app: App) -> None:
+    work(app, 1)  # an app that has counted nothing is another check's matter
     _, before = metrics(app)
     fail(app, 6)
     exchange, seen = metrics(app)
@@ -303,18 +330,19 @@ def errors_counted(app: App) -> None:
     ),
 )
 def errors_top_five(app: App) -> None:
-    for round_ in range(1, 4):
-        for path in ("/nowhere", "/not/here"):
-            for _ in range(round_):
-                app.send("GET", path, key=app.key)
-                app.send("PUT", app.manner.path, key=app.key)
-                app.send("POST", app.manner.path, key="wrong-key", body={"message": "hi"})
-        app.send("POST", app.manner.path, key=app.key, body={app.manner.text_field: {"not": "text"}})
+    for method, path in (("DELETE", app.manner.path), ("POST", "/metrics"), ("POST", "/nowhere"), ("GET", "/not/here")):
+        app.send(method, path, key=app.key)
+    for count, status in enumerate(REFUSALS, 1):  # the rarest first: the order of arrival is not that of the counts
+        for _ in range(count):
+            refused(app, status)
+    fail(app, len(REFUSALS) + 1)
+    for _ in range(7):
         app.send("POST", app.manner.path, key=app.key, body={})
-    app.send("DELETE", app.manner.path, key=app.key)
-    app.send("POST", "/metrics", key=app.key)
-    app.send("POST", "/nowhere", key=app.key)
-    fail(app, 2)
+        app.send("GET", "/nowhere", key=app.key)
+        for _ in range(2):
+            app.send("PUT", app.manner.path, key=app.key)
+        for _ in range(3):
+            app.send("POST", app.manner.path, key="wrong-key", body={"message": "hi"})
     exchange, seen = metrics(app)
     tables = [table for part in named(seen, "error|fail") for table in tables_in(part)]
     if not tables:
@@ -373,8 +401,9 @@ class Conversation:
             raise NotChecked(f"a message with a conversation id was answered {exchange.status}")
         answer = exchange.json()
         if isinstance(answer, dict):
-            given = [str(value) for name, value in answer.items() if CONVERSATION.search(name) and value]
-            self.id = given[0] if given else self.id
+            given = [(name, str(value)) for name, value in answer.items() if CONVERSATION.search(name) and value]
+            if given:
+                self._field, self.id = self._field or given[0][0], given[0][1]
         self.messages += 1
         sent = self._app.model.model.calls[-1].messages
         self.input += sum(len(re.findall(r"\w+|[^\w\s]", text_of(message))) for message in sent)
