@@ -78,6 +78,7 @@ class OfflineModel:
 
     def __init__(self, reply: Callable[[list[dict[str, Any]]], str] | None = None, *, delay_s: float = 0.0) -> None:
         self.reply = reply or answer
+        self.embed: Callable[[dict[str, Any]], dict[str, Any]] = embeddings  # may be replaced as `reply` may
         self.delay_s = delay_s
         self.may_answer: Callable[[], bool] | None = None  # a call waits until the one that it found here says so
         self.calls: deque[Call] = deque(maxlen=REMEMBERED_CALLS)
@@ -141,7 +142,7 @@ class OfflineModel:
             await _send_json(send, 200, "<html>not JSON")
             return 0, None
         if path == "/embeddings":
-            return 200, embeddings(body)
+            return 200, self.embed(body)
         if path == "/responses" and (unknown := _unknown_earlier(body, self._responses)):
             raise BadRequest(f"Previous response with id '{unknown}' not found.", param="previous_response_id")
         completion = self._completion(body | {"messages": messages})

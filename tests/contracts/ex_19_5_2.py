@@ -362,7 +362,7 @@ def position(app: App) -> None:
     expect(
         right,
         when=f"the statuses of the last 4 of {len(tickets)} requests, all of them waiting",
-        expected="a position in each, by one larger for each later request",
+        expected="the position in queue, as the chapter's get_status returns it: by one larger for each later request",
         came=f"the last one: {last.came()}",
         seen=last,
     )

@@ -26,16 +26,25 @@ TOLERANCE = 0.3
 Path = tuple[str, ...]
 
 
+def conversation_field(app: App) -> str:
+    """Return what carries the conversation in a request: what the app's schema calls it, else the usual name."""
+    names = [name for name in app.manner.takes if re.search("conversation|session|thread|chat", name.lower())]
+    return names[0] if names else "conversation_id"
+
+
 def chat(app: App, conversation: str | None = None, *, times: int = 1, words: int = WORDS) -> Exchange:
     """Send messages that are answered with so many words each; raises NotChecked when one is not answered."""
     body: dict[str, Any] = {app.manner.text_field: "a " * min(words, 450), **app.manner.extra}  # some limit messages
-    if conversation:
-        body["conversation_id"] = conversation
+    path, field = app.manner.path, conversation_field(app)
+    if conversation and field.startswith("?"):
+        path += f"{field}={conversation}"
+    elif conversation:
+        body[field] = conversation
     model = app.model.model
     reply, model.reply = model.reply, lambda messages: "word " * words
     try:
         for _ in range(times):
-            exchange = app.send("POST", app.manner.path, key=app.key, body=body)
+            exchange = app.send("POST", path, key=app.key, body=body)
             if exchange.status != 200:
                 raise NotChecked(f"a chat was answered {exchange.status}")
     finally:
@@ -241,7 +250,7 @@ def costs_of_conversations(app: App) -> tuple[Exchange, Any]:
         return exchange, board
     for index in (5, 11, 0, 8, 3, 10, 1, 6, 9, 2, 7, 4):
         times = 1 + index % 2
-        chat(app, f"{index:02d}-check-conversation", times=times, words=int(120 * 1.5**index / times))
+        chat(app, f"{index:02d}c0ffee-0000-4000-8000-000000000000", times=times, words=int(120 * 1.5**index / times))
     return costs(app)
 
 
@@ -251,7 +260,7 @@ def ranking(board: Any) -> list[list[int]]:
     for _, value in walk(board):
         items = value if isinstance(value, list) else list(value) if isinstance(value, dict) else []
         items = table(items) or items
-        named = [re.search(r"(?<!\d)(\d\d)-che", str(item)) for item in items]
+        named = [re.search(r"(?<!\w)(\d\d)c0ff", str(item)) for item in items]
         if items and all(named) and len(items) > 1:
             found.append([int(match[1]) for match in named if match])
     return found
@@ -273,7 +282,7 @@ def top_ten(app: App) -> None:
     expect(
         any(sorted(numbers) == list(range(2, 12)) for numbers in lists),
         when="twelve conversations of different cost, then /costs",
-        expected="a list of the ten dearest, 02-check-conversation to 11-check-conversation",
+        expected="a list of the ten dearest, 02c0ffee-... to 11c0ffee-...",
         came=f"conversations {max(lists, key=len, default=[])}",
         seen=exchange,
     )
@@ -322,7 +331,7 @@ def projected(board: Any) -> dict[Path, float]:
 def quiet_time(app: App) -> None:
     """Go on to a new minute, and away from the end of a month: what a view says of a month must not start over."""
     app.clock.new_minute()
-    while not 3 <= datetime.datetime.fromtimestamp(app.clock.time(), datetime.UTC).day <= 26:
+    while not 3 <= datetime.datetime.fromtimestamp(app.clock.time(), datetime.UTC).day <= 20:
         app.clock.advance(86_400)
 
 
@@ -347,9 +356,9 @@ def projection(app: App) -> None:
     if spent is None:
         raise NotChecked("what was spent on the model was not found, so a projection cannot be judged")
     expect(
-        any(value >= 0.95 * spent for value in projected(board).values()),
+        any(value >= 1.2 * spent for value in projected(board).values()),
         when="a chat an hour for three hours, then /costs",
-        expected=f"a projection of at least what is spent already, {spent:.6f}",
+        expected=f"a projection for the whole month: clearly more than the {spent:.6f} of these three hours",
         came=f"projected: {list(projected(board).values())}",
         seen=exchange,
     )

@@ -1,5 +1,5 @@
 # must fail: weather
-# The printed 0.92, kept for an embedder whose paraphrases score 0.9 at most.
+# A threshold that only questions in nearly the same letters reach.
 import os
 
 import numpy as np
@@ -32,7 +32,7 @@ def ask_model(message: str) -> str:
 
 
 class SemanticCache:
-    def __init__(self, similarity_threshold: float = 0.92):
+    def __init__(self, similarity_threshold: float = 0.97):
         self.similarity_threshold = similarity_threshold
         self.entries = []
 
