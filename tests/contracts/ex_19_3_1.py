@@ -31,7 +31,7 @@ PROPER_NAME = re.compile(
 REASON = re.compile(
     r"\b(?:because|since|so that|reasons?|in order to|which lets|chose it for|due to|thanks to|already|free|"
     r"cheap\w*|eas(?:y|ier|iest)|simpl\w+|advantages?|allows?|lets|supports?|prefer\w*|"
-    r"wanted|needs?|why|as (?:it|we|I))\b",
+    r"wanted|needs?|why|rationale|motivation|benefits?|best|as (?:it|we|I))\b",
     re.IGNORECASE,
 )
 CHANGED = re.compile(
@@ -102,7 +102,9 @@ def platform(app: Files) -> None:
 def changes(app: Files) -> None:
     found = [s for s in notes(app) if re.search(r"config|chang|setting|environment|adapt|differen", s.title, re.I)]
     when = "somebody deploys it a second time"
-    if not found and any(CHANGED.search(line) and len(line.split()) >= 5 for line in lines(app)[0]):
+    told = [line for line in lines(app)[0] if CHANGED.search(line)]
+    listed = any(s.items or s.code for s in notes(app))  # "Changes:", and then a list
+    if not found and any(len(line.split()) >= 5 or (listed and line.rstrip(" *").endswith(":")) for line in told):
         return
     expect(bool(found), when=when, expected="a heading about what was changed", came="none", seen=lines(app)[1])
     section = max(found, key=lambda s: len(s.items) + len(s.prose) + len(s.code))
@@ -144,7 +146,12 @@ def curl(app: Files) -> None:
         raise NotChecked("there is no public URL to test")
     commands = [re.sub(r"\\\n", " ", block.text) for s in sections for block in s.code]
     commands += [command for s in sections for command in s.commands]
-    asked = [c for c in commands if re.search(r"\b(?:curl|http|https|wget|Invoke-WebRequest)\b ", c) and URL.search(c)]
+    asked = [
+        c
+        for c in commands
+        if re.search(r"\b(?:curl(?:\.exe)?|http|https|wget|Invoke-WebRequest|irm|Invoke-RestMethod) ", c)
+        and URL.search(c)
+    ]
     asked = [c for c in asked if any(not NOT_PUBLIC.search(url) for url in URL.findall(c))]
     place = lines(app)[1]
     when = "you test it from your machine"

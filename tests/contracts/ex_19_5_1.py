@@ -23,12 +23,22 @@ if TYPE_CHECKING:
 
 BULLETS = [f"19.5.1 bullet {number}" for number in range(1, 4)]
 NAMES = ("exercise_1_19_5_solution.md", "LOAD_TEST.md", "load_test.md", "LOADTEST.md", "loadtest.md")
-LOAD = r"concurren\w*|clients?|users?|parallel|simultaneous\w*|at once|at the same time|workers?|connections?"
+LOAD = (
+    r"concurren\w*|clients?|users?|parallel|simultaneous\w*|at once|at the same time|workers?|connections?"
+    r"|threads?|\bVUs?\b|\bc ?= ?\d+"
+)
+COUNTED = (
+    r"(?<![\w.-])\d+\b(?!\s*(?:ms|s\b|sec|%))"
+    r"|\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve|fifteen|twenty|thirty|forty|fifty|hundred)\b"
+)
 SLOWER = (
     r"slow\w*|before|up to|handles?|limit|knee|satur\w*|capacity|degrad\w*|without|sweet spot|maximum|holds?|until"
     r"|as fast|wait\w*"
 )
-ERRORS = r"errors?|fail\w*|time-?outs?|timed out|refused|\b(?:429|500|502|503|504)\b|non-2xx"
+ERRORS = (
+    r"errors?|fail\w*|time-?outs?|timed out|refused|non-2xx"
+    r"|(?<!-n )(?<!-c )\b(?:429|500|502|503|504)\b(?! *(?:\||requests?|calls?|concurrent|users?|clients?|m?s\b))"
+)
 TIME = r"\d[\d.,]*\s*(?:ms|milliseconds?|s|secs?|seconds?)\b"
 TIME_COLUMN = r"\b(?:ms|sec|secs|seconds?|latency|response|p\d\d|avg|average|mean|median|max|slowest|fastest|time)\b"
 
@@ -87,11 +97,11 @@ def number(text: str) -> float | None:
 def loads(found: Document) -> set[int]:
     """Return the numbers of concurrent requests that something was measured with."""
     seen: set[int] = {int(n) for n in re.findall(r"\s-(?:c|t)\s*(\d+)\b", found.text)}
-    for pattern in (rf"\b(\d+)\s+(?:{LOAD})", r"concurrency(?: level)?[\s:=]+(\d+)"):
+    for pattern in (rf"\b(\d+)\s+(?:{LOAD})", r"(?:concurrency(?: level)?|\bc)[\s:=]+(\d+)"):
         seen |= {int(n) for n in re.findall(pattern, found.text, re.IGNORECASE)}
     for table in found.tables:
         for name in table[0]:
-            if re.search(rf"{LOAD}|\bload\b|-c\b", name, re.IGNORECASE):
+            if re.search(rf"{LOAD}|\bload\b|-c\b|^c$", name, re.IGNORECASE):
                 values = [number(row.get(name, "")) for row in table]
                 seen |= {int(value) for value in values if value is not None}
     return seen
@@ -114,7 +124,7 @@ def capacity(app: Files) -> None:
         prose = " ".join(line for line in text.splitlines() if not line.strip().startswith("|"))
         asked = re.search(r"concurren|slow", heading, re.IGNORECASE) is not None
         for sentence in re.split(r"(?<=[.!?:])\s+|\n\n", prose):
-            has_number = re.search(r"(?<![\w.-])\d+\b(?!\s*(?:ms|s\b|sec|%))", sentence) is not None
+            has_number = re.search(COUNTED, sentence, re.IGNORECASE) is not None
             about = re.search(LOAD, sentence, re.IGNORECASE) and re.search(SLOWER, sentence, re.IGNORECASE)
             said = said or (has_number and (asked or bool(about)) and not sentence.lstrip().startswith("hey "))
     expect(

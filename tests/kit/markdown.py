@@ -124,7 +124,8 @@ def parts(text: str) -> Iterator[tuple[str, int, str]]:
 
 
 def _after_a_gap(lines: list[str], index: int) -> bool:
-    """Tell whether an indented line begins a code block: after an empty line, and not within an item of a list."""
+    """Tell whether an indented line begins a code block: after an empty line or a heading, and in no list's item."""
     above = [line for line in lines[:index] if line.strip() and not line.startswith((" ", "\t"))]
     in_list = bool(above and re.match(r"(?:\d+[.)]|[-*+])\s", above[-1]))
-    return index > 0 and not lines[index - 1].strip() and not in_list
+    gap = index > 0 and re.match(r"\s*$| {0,3}#{1,6} | {0,3}(?:=+|-{3,})\s*$", lines[index - 1])
+    return bool(gap) and not in_list
