@@ -385,6 +385,14 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
         ("async def h(request, e: Mine):\n    return JSONResponse({'e': str(e)})", []),
         ("@app.exception_handler(Exception)\ndef h(request, e):\n    return str(e)", ["error-leak"]),
         ("first, *rest = 'a', 'b', 'c'", []),
+        (
+            "def h(request, e): ...\ndef other(request, x):\n    return JSONResponse({'x': str(x)})\n"
+            "app.add_exception_handler(Exception, h)",
+            [],
+        ),
+        (f"{FAILS.format('ValueError')}raise HTTPException(499, str(e))", []),
+        ("class Reply(BaseModel):\n    message: str\n@app.get('/')\ndef f() -> Reply: ...", []),
+        ("class Reply(BaseModel):\n    message: str", []),
         ("@app.post('/')\ndef f(body: M):\n    return httpx.get(request.url_for('x')).json()", []),
         ("@app.exception_handler(500)\ndef h(request, e):\n    return JSONResponse({'e': str(e)})", ["error-leak"]),
         ("@app.exception_handler(Exception)\ndef h(request, e):\n    return Answer(why=str(e))", ["error-leak"]),
@@ -462,6 +470,20 @@ def test_a_whole_folder_in_an_image_needs_a_dockerignore(
     (tmp_path / "Dockerfile").write_text(f"FROM python:3.12 AS build\nFROM python:3.12\nUSER app\n{copied}\n")
     (tmp_path / ".dockerignore").write_text(ignored)
     assert [f.rule for f in audit([tmp_path]).findings] == ["env-in-image"] * found
+
+
+@pytest.mark.parametrize(("value", "shown"), [("abcd", "****"), ("abc", "abc")])
+def test_edge_a_secret_of_a_service_is_masked(value: str, shown: str) -> None:
+    source = Source("compose.yml", f"services:\n  a:\n    environment:\n      API_KEY: {value}\n")
+    check_compose(source)
+    assert [(f.rule, f.evidence) for f in source.findings()] == [("compose-secret", f"API_KEY: {shown}")]
+
+
+def test_a_secret_is_found_anywhere_in_a_compose_file_and_in_one_that_is_none() -> None:
+    assert rules_in(f"services:\n  a:\n    labels:\n      note: {KEY}\n", check_compose) == ["compose-secret"]
+    broken = Source("compose.yml", f"services: [\nAPI_KEY={KEY}\n")
+    check_compose(broken)
+    assert [(f.rule, f.line) for f in broken.findings()] == [("could-not-check", 1), ("secret-in-code", 2)]
 
 
 def test_a_finding_stands_where_the_mistake_is() -> None:
