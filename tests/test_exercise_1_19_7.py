@@ -21,7 +21,7 @@ from security_audit.file_rules import check_compose, check_dockerfile, check_req
 from security_audit.findings import rules
 from security_audit.hidden import entropy, jumbled_key, names_secret, placeholder, secret_value, secrets_in
 from security_audit.source import Source
-from security_audit.static import check_python
+from security_audit.static import MAX_BYTES, check_python, kind_of, read
 
 from shared.config import environment
 from tests.chapter import FOLDER
@@ -697,6 +697,104 @@ def test_abuse_time_grows_with_length_and_no_faster(piece: str, check) -> None: 
         return min(once(length) for _ in range(3))  # the one that was disturbed least
 
     assert took(16_000) < 10 * took(4_000) + 0.05  # quadratic would be 16 times
+
+
+# ---------------------------------------------------------------- which files are read, and what of a line is shown
+
+
+def test_edge_a_file_of_the_greatest_size_is_read_and_a_longer_one_is_not(tmp_path: Path) -> None:
+    file = tmp_path / "agent.py"
+    file.write_bytes(b"#" * 1_000_000)
+    source = read(file, "agent.py")
+    assert source is not None
+    assert (MAX_BYTES, len(source.text), source.findings()) == (1_000_000, 1_000_000, [])
+    file.write_bytes(b"#" * 1_000_001)
+    source = read(file, "agent.py")
+    assert source is not None
+    assert [(f.rule, f.line) for f in source.findings()] == [("could-not-check", 1)]
+
+
+def test_a_file_named_twice_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "agent.py").write_text("eval(x)\n")
+    monkeypatch.chdir(tmp_path)
+    report = audit([Path("agent.py"), tmp_path])
+    assert (report.files, [f.file for f in report.findings]) == (1, ["agent.py"])
+
+
+def test_failure_a_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="missing"):
+        audit([tmp_path / "missing"])
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("requirements.txt", "requirements"), ("requirements/dev.txt", "requirements"), ("notes.txt", ""),
+     ("dev-requirements.txt", "requirements"), ("constraints.txt", "requirements"), ("requirements/README", ""),
+     ("agent.pyw", "python"), ("Dockerfile.dev", "docker"), ("exercise_2_Dockerfile", "docker"),
+     ("compose.yaml", "compose")],
+)  # fmt: skip
+def test_a_file_is_read_by_its_name(name: str, kind: str) -> None:
+    assert kind_of(Path("project") / name) == kind
+
+
+def test_what_surrounds_a_file_counts_when_its_folder_is_audited(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM python:3.12-slim\nCOPY . .\nUSER app\n")
+    (tmp_path / ".env.example").write_text("API_KEY=\n")
+
+    def found(path: Path) -> set[tuple[str, str, int]]:
+        about_env = ("env-in-image", "env-not-ignored")
+        return {(f.rule, f.file, f.line) for f in audit([path]).findings if f.rule in about_env}
+
+    assert found(tmp_path) == {("env-in-image", "Dockerfile", 2), ("env-not-ignored", ".env.example", 1)}
+    assert found(tmp_path / "Dockerfile") == found(tmp_path / ".env.example") == set()
+
+
+def test_an_env_file_that_git_would_take_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(f"# ours\nOPENAI_API_KEY={KEY}\n")
+    rules_and_lines = [(f.rule, f.line) for f in audit([tmp_path]).findings]
+    assert rules_and_lines[0] == ("env-not-ignored", 1)
+    assert 2 in [line for _, line in rules_and_lines]
+    (tmp_path / ".gitignore").write_text(".env\n")
+    assert audit([tmp_path]).findings == ()
+
+
+def test_edge_escapes_that_python_warns_of_are_no_finding() -> None:
+    assert rules_in("x = '\\d'\n") == []
+
+
+@pytest.mark.parametrize(("text", "line"), [("x = 1\ny = 2\ndef f(:\n", 3), ("x = '\0'\n", 1)])
+def test_failure_what_does_not_parse_is_told_with_its_line(text: str, line: int) -> None:
+    source = Source("agent.py", text)
+    check_python(source)
+    assert [(f.rule, f.line) for f in source.findings()] == [("could-not-check", line)]
+
+
+def test_a_source_knows_where_its_secrets_are() -> None:
+    source = Source("f", f"a\n\n{KEY}")
+    assert source.find_secrets(f"\n{KEY}", 2)
+    assert source.has("secret-in-code", 3)
+    assert not source.has("secret-in-code", 2)
+    assert not source.find_secrets("no more than words", 1)
+
+
+@pytest.mark.parametrize(
+    ("line", "secrets", "shown"),
+    [
+        ("p = wolf-owl", ["wolf-owl"], "p = ****"),
+        ("p = wolf-owl-hare-and-", ["wolf-owl-hare-and-"], "p = ****"),
+        ("p = wolf-owl-hare-and-e", ["wolf-owl-hare-and-e"], "p = ****"),
+        ("p = wolf-owl-hare-and-el", ["wolf-owl-hare-and-el"], "p = wolf****"),
+        ("p = wolf-owl-hare", ["wolf-owl", "wolf-owl-hare"], "p = ****"),
+        ("  p = owl  ", [], "p = owl"),
+        ("z " * 100, [], "z " * 80),
+    ],
+)
+def test_a_line_is_shown_without_its_secrets(line: str, secrets: list[str], shown: str) -> None:
+    source = Source("f", line)
+    for value in secrets:
+        source.find("secret-in-code", 1, secret=value)
+    assert source.masked(1) == shown
+    assert source.masked(99) == shown, "a line behind the end is the last one"
 
 
 # ---------------------------------------------------------------- an app at work

@@ -23,9 +23,6 @@ def audit(paths: Iterable[Path]) -> Audit:
     uses: list[tuple[str, int, str]] = []
     count = 0
     paths = [Path(path).resolve() for path in paths]
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(path)
     base = common_folder(paths)
     for path in dict.fromkeys(itertools.chain.from_iterable(map(files_below, paths))):
         source = read(path, path.relative_to(base).as_posix())
