@@ -721,6 +721,11 @@ def test_a_file_named_twice_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert (report.files, [f.file for f in report.findings]) == (1, ["agent.py"])
 
 
+def test_the_report_lists_every_use_of_a_key_in_order(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("import os\n\nb = os.environ['OPENAI_API_KEY']\nc = os.environ['API_KEY']\n")
+    assert [(file, line) for file, line, _ in audit([tmp_path]).key_uses] == [("a.py", 3), ("a.py", 4)]
+
+
 def test_failure_a_path_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="missing"):
         audit([tmp_path / "missing"])
@@ -898,6 +903,103 @@ def test_an_answer_is_judged_by_what_came_out(exchange: Exchange, found: list[st
 def test_a_walk_without_an_answered_chat_says_what_it_did_not_see() -> None:
     (finding,) = judge("a:app", [], "quiet", CANARIES)
     assert finding.rule == "could-not-check"
+
+
+# ---------------------------------------------------------------- reports, to the word
+
+
+def test_markdown_says_what_was_found_accepted_and_seen() -> None:
+    low, worst = Finding("unpinned", "r.txt", 2, "a`b"), Finding("secret-in-code", "a.py", 9, "k", detail="one\ntwo")
+    taken = Finding("debug-on", "a.py", 3, "x")
+    uses = (("a.py", 4, "os.environ[`A`]"),)
+    text = to_markdown(Audit((low, taken, worst), 7, uses, {taken.id: "on purpose"}, "our:app"))
+    assert "7 files read; 1 critical, 1 low; 1 accepted." in text
+    assert "The app our:app was started" in text
+    assert "In this order:" in text
+    assert "### 1. " in text.partition(worst.id)[0]
+    assert "### 2. " in text.partition(worst.id)[2].partition(low.id)[0]
+    assert "- seen: `k`: one two\n" in text
+    assert "- seen: `a'b`\n" in text
+    assert "- accepted: on purpose\n" in text
+    assert "- `a.py:4` `os.environ['A']`\n" in text
+    assert text.endswith("(TLS, proxies).\n")
+
+
+def test_markdown_of_nothing_says_so() -> None:
+    text = to_markdown(Audit((), 1))
+    assert "1 files read; nothing to fix; 0 accepted." in text
+    assert "Nothing is open." in text
+    assert "No app was started (--app)" in text
+    assert "## Accepted" not in text
+    assert "## Where keys are used" not in text
+
+
+def test_json_and_sarif_carry_the_reason_of_what_is_accepted_alone() -> None:
+    kept, taken = Finding("secret-in-code", "a.py", 9, "k"), Finding("debug-on", "a.py", 3, "x")
+    report = Audit((kept, taken), 7, (), {taken.id: "on purpose"})
+    data = json.loads(to_json(report))
+    assert (data["files"], data["open"]) == (7, 1)
+    assert [entry.get("reason") for entry in data["findings"]] == [None, "on purpose"]
+    first, second = json.loads(to_sarif(report))["runs"][0]["results"]
+    assert first["locations"][0]["physicalLocation"]["region"] == {"startLine": 9}
+    assert first["level"] == "error"
+    assert "suppressions" not in first
+    assert second["suppressions"] == [{"kind": "external", "justification": "on purpose"}]
+    assert to_json(report).startswith('{\n  "files"'), "two spaces, for people who read it"
+    assert to_sarif(report).startswith('{\n  "version"')
+
+
+def test_a_finding_tells_how_to_see_it_oneself() -> None:
+    about = Finding("route-without-key", "our:app", 1, "GET /admin /x", 3).as_dict()
+    assert "nth" not in about
+    assert about["verify"] == "curl -si -X GET $URL/admin /x", "only the first path follows the address"
+
+
+def test_equal_findings_have_ids_of_their_own() -> None:
+    first, second, third = Source("f", "a\na\na"), Source("f", "a"), Finding("unpinned", "f", 1, "a  b")
+    for line in (3, 1, 2):
+        first.find("unpinned", line)
+    assert [(f.line, f.nth) for f in first.findings()] == [(1, 0), (2, 1), (3, 2)]
+    assert second.findings() == []
+    assert third.id == Finding("unpinned", "f", 9, "a b").id, "an id knows neither the line nor the spaces"
+
+
+@pytest.mark.parametrize(
+    ("exchange", "found"),
+    [
+        (Exchange("chat", "POST", "/v1/chat", 401, ""), ["could-not-check"]),
+        (Exchange("chat", "POST", "/v1/chat", 403, ""), ["could-not-check"]),
+        (Exchange("chat", "POST", "/v1/chat", 404, ""), []),
+        (Exchange("no key", "POST", "/v1/chat", 403, ""), []),
+        (Exchange("no key", "GET", "/v1/x", 0, ""), ["could-not-check"]),
+        (Exchange("long", "POST", "/v1/chat", 399, ""), ["no-length-limit"]),
+        (Exchange("long", "POST", "/v1/chat", 400, ""), []),
+        (Exchange("long", "POST", "/v1/chat", 500, ""), ["input-crash"]),
+        (Exchange("wrong types", "POST", "/v1/chat", 500, ""), ["input-crash"]),
+        (Exchange("model fails", "POST", "/v1/chat", 500, ""), []),
+        (Exchange("chat", "POST", "/v1/chat", 200, "sk-canary"), ["secret-in-response"]),
+        (Exchange("no key", "GET", "/docs", 200, ""), ["docs-open"]),
+    ],
+)
+def test_edge_an_answer_is_judged_by_probe_and_status(exchange: Exchange, found: list[str]) -> None:
+    answered = Exchange("chat", "POST", "/v1/other", 200, "")
+    assert [f.rule for f in judge("a:app", [answered, exchange], "", CANARIES)] == found
+
+
+def test_what_was_printed_is_judged_and_shown_without_canaries() -> None:
+    answered = Exchange("chat", "POST", "/v1/chat", 200, "")
+    output = f"up\n  key sk-canary {'z' * 200}\nkey-canary\n message-canary \n"
+    found = judge("a:app", [answered, answered], output, CANARIES)
+    assert [(f.rule, f.line, f.nth) for f in found] == [
+        ("secret-in-log", 1, 0), ("secret-in-log", 1, 0), ("message-in-log", 1, 0)
+    ]  # fmt: skip
+    assert [f.evidence for f in found] == [f"key <openai_key> {'z' * 143}", "<api_key>", "<message>"]
+
+
+def test_a_finding_of_an_answer_shows_the_answer_cut_short() -> None:
+    answered = Exchange("chat", "POST", "/v1/chat", 200, "key-canary " + "z" * 200)
+    (finding,) = judge("a:app", [answered, answered], "", CANARIES)
+    assert (finding.evidence, finding.detail) == ("POST /v1/chat", "<api_key> " + "z" * 150)
 
 
 # ---------------------------------------------------------------- our own report
