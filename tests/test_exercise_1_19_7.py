@@ -668,7 +668,8 @@ def test_failure_a_file_that_may_not_be_read_is_a_finding(tmp_path: Path, monkey
     (tmp_path / "agent.py").write_text("x = 1\n")
     monkeypatch.setattr(Path, "read_bytes", refuse)
     (finding,) = audit([tmp_path]).findings
-    assert (finding.rule, finding.detail) == ("could-not-check", "cannot be read: Permission denied")
+    assert (finding.rule, finding.line) == ("could-not-check", 1)
+    assert finding.detail == "cannot be read: Permission denied"
 
 
 CHECKS = (check_python, check_text, check_dockerfile, check_compose, check_requirements)
@@ -719,6 +720,14 @@ def test_a_file_named_twice_is_read_once(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     report = audit([Path("agent.py"), tmp_path])
     assert (report.files, [f.file for f in report.findings]) == (1, ["agent.py"])
+
+
+@pytest.mark.parametrize(("length", "start"), [(12, 4), (24, 4), (24, 8), (24, 16)])
+def test_eight_characters_of_a_secret_are_not_shown_either(length: int, start: int) -> None:
+    value = "abcdefghijklmnopqrstuvwx"[:length]
+    source = Source("f", f"the rest: {value[start : start + 8]}")
+    source.find("secret-in-code", 1, secret=value)
+    assert source.masked(1) == "the rest: ****"
 
 
 def test_the_report_lists_every_use_of_a_key_in_order(tmp_path: Path) -> None:
