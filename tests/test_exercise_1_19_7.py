@@ -393,6 +393,7 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
         (f"{FAILS.format('ValueError')}raise HTTPException(499, str(e))", []),
         ("class Reply(BaseModel):\n    message: str\n@app.get('/')\ndef f() -> Reply: ...", []),
         ("class Reply(BaseModel):\n    message: str", []),
+        ("@app.get('/')\n@cached\ndef f(): ...", []),
         ("@app.post('/')\ndef f(body: M):\n    return httpx.get(request.url_for('x')).json()", []),
         ("@app.exception_handler(500)\ndef h(request, e):\n    return JSONResponse({'e': str(e)})", ["error-leak"]),
         ("@app.exception_handler(Exception)\ndef h(request, e):\n    return Answer(why=str(e))", ["error-leak"]),
