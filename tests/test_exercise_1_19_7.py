@@ -243,6 +243,11 @@ def test_requirements_are_pinned_and_patched(line: str, found: list[str]) -> Non
     assert rules_in(line, check_requirements) == found
 
 
+def test_edge_a_known_hole_is_open_from_the_version_that_brought_it_to_the_one_before_its_fix() -> None:
+    for package, since, *_ in rules()["pins"]["vulnerable"]:
+        assert rules_in(f"{package}=={since}", check_requirements) == ["vulnerable-pin"], package
+
+
 def test_versions_are_compared_as_numbers() -> None:
     assert version("2.10") > version("2.9") > version("2.9rc1.dev3"[:1])
     assert version("1.0") == version("1") == version("1.0.0+local")
@@ -394,6 +399,7 @@ def test_a_secret_is_found_wherever_it_is_written(line: str, file: str, tmp_path
         ("class Reply(BaseModel):\n    message: str\n@app.get('/')\ndef f() -> Reply: ...", []),
         ("class Reply(BaseModel):\n    message: str", []),
         ("@app.get('/')\n@cached\ndef f(): ...", []),
+        ("@app.post('/')\ndef f(message: str = Depends(get), body: Annotated[dict, Depends(get)] = None): ...", []),
         ("@app.post('/')\ndef f(body: M):\n    return httpx.get(request.url_for('x')).json()", []),
         ("@app.exception_handler(500)\ndef h(request, e):\n    return JSONResponse({'e': str(e)})", ["error-leak"]),
         ("@app.exception_handler(Exception)\ndef h(request, e):\n    return Answer(why=str(e))", ["error-leak"]),
@@ -481,6 +487,8 @@ def test_edge_a_secret_of_a_service_is_masked(value: str, shown: str) -> None:
 
 
 def test_a_secret_is_found_anywhere_in_a_compose_file_and_in_one_that_is_none() -> None:
+    build = "services:\n  a:\n    build:\n      args:\n        API_KEY: abcd\n"
+    assert rules_in(build, check_compose) == ["compose-secret"]
     assert rules_in(f"services:\n  a:\n    labels:\n      note: {KEY}\n", check_compose) == ["compose-secret"]
     broken = Source("compose.yml", f"services: [\nAPI_KEY={KEY}\n")
     check_compose(broken)
@@ -648,9 +656,16 @@ def test_edge_a_huge_file_says_so_and_a_binary_one_is_left_out(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     "text",
-    ["services: &s\n  a: *s\n", "services:\n  a: &a\n    environment: *a\n", "? [a]\n: b\n",
-     "services:\n  a:\n    ? [image]\n    : x\n", "services: " + "[" * 3_000, '{"a":' * 3_000],
-)  # fmt: skip
+    [
+        "services: &s\n  a: *s\n",
+        "services:\n  a: &a\n    environment: *a\n",
+        "services:\n  a:\n    x:\n      y: &y\n        z: *y\n",
+        "? [a]\n: b\n",
+        "services:\n  a:\n    ? [image]\n    : x\n",
+        "services: " + "[" * 3_000,
+        '{"a":' * 3_000,
+    ],
+)
 def test_abuse_a_compose_file_may_contain_itself(text: str) -> None:
     assert set(rules_in(text, check_compose)) <= {"could-not-check"}
 
