@@ -337,6 +337,15 @@ def test_a_grader_that_is_stopped_leaves_nothing_running_and_nothing_decided(
         assert not list(tmp_path.glob("grade-*"))
 
 
+def test_a_worker_that_hears_no_signal_ends_all_the_same() -> None:
+    deaf = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('.', flush=True); sys.stdin.read()"
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", deaf], stdin=pipe, stdout=pipe, text=True) as worker:
+        assert worker.stdout and worker.stdout.readline() == ".\n"
+        grading.end(worker)
+        assert worker.wait(timeout=60) == 0
+
+
 def test_without_namespaces_it_grades_under_plain_limits_and_says_so(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

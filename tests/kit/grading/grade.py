@@ -107,7 +107,7 @@ class Class:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(self._running):
-                process.terminate()
+                end(process)
             pool.shutdown()
 
     def _grade(self, submission: Submission, result: Result, exercise: Result) -> None:
@@ -156,7 +156,7 @@ class Class:
             )  # fmt: skip
             assert process.stdin and process.stdout
             self._running.add(process)
-            deadline = threading.Timer(EXERCISE_S + GRACE_S, process.terminate)
+            deadline = threading.Timer(EXERCISE_S + GRACE_S, end, (process,))
             deadline.start()
             try:
                 for line in process.stdout:
@@ -164,9 +164,8 @@ class Class:
                 process.wait()
             finally:
                 deadline.cancel()
-                process.terminate()
+                end(process)
                 process.wait()
-                process.stdin.close()
                 process.stdout.close()
                 self._running.discard(process)
             errors.seek(0)
@@ -206,6 +205,13 @@ class Class:
 
     def _say(self, words: str) -> None:
         print(words.encode("ascii", "backslashreplace").decode(), flush=True)
+
+
+def end(worker: subprocess.Popen[str]) -> None:
+    """End a worker; one that is just being started hears no signal in its namespace, but finds its input closed."""
+    worker.terminate()
+    assert worker.stdin
+    worker.stdin.close()
 
 
 def as_table(results: list[Result]) -> str:
