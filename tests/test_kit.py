@@ -15,6 +15,7 @@ from tests.__main__ import main as command
 from tests.chapter import ROOT
 from tests.kit import report
 from tests.kit.app import App, Bench, Manner
+from tests.kit.attempts import Attempt
 from tests.kit.contract import Check, Missed, Verdict, contract, for_its_author, judge
 from tests.kit.judging import judge_target
 from tests.kit.mutants import mutants
@@ -341,6 +342,16 @@ def test_what_the_chapter_does_not_ask_for_is_told_and_does_not_count() -> None:
     told = for_its_author(missed)
     assert told.status == "not checked" and "now: expected this, came that" in told.reason
     assert for_its_author(met := Verdict(check, "met")) is met
+
+
+@pytest.mark.parametrize(
+    ("declared", "counted"), [((), {"nosniff"}), (("when-it-breaks",), {"nosniff", "when-it-breaks"})]
+)
+def test_what_is_beyond_the_chapter_counts_where_an_attempt_declares_it(
+    declared: tuple[str], counted: set[str]
+) -> None:
+    attempt = Attempt("19.7.3", Path("mine.py"), frozenset(declared))
+    assert attempt.counted({"nosniff", "when-it-breaks"}) == counted
 
 
 def test_the_commands_of_a_learner_do_not_need_the_tests_own_packages() -> None:

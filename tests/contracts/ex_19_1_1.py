@@ -1,9 +1,9 @@
 """19.1.1: a Dockerfile, its requirements and a .gitignore, read as they stand; a folder, or one of its files.
 
-Readings accepted: any registry's python:...-slim; a minor version (3.13-slim) or more; pip or uv; a user by name or by
-number; a virtual environment under any of the usual names; shell form or JSON form; one stage or several. The folder
-that it is built from is the nearest one that holds everything that is copied. Whether it runs is for `docker run` to
-say: nothing is built here.
+Readings accepted: any registry's python:...-slim, or one that is slimmer (-alpine); a minor version (3.13-slim) or
+more; pip or uv; a user by name or by number; a virtual environment under any of the usual names; shell form or JSON
+form; one stage or several. The folder that it is built from is the nearest one that holds everything that is copied.
+Whether it runs is for `docker run` to say: nothing is built here.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def packages(place: Place) -> dict[str, str]:
     needs={"files"},
     hints=(
         "Look at the FROM of the stage that becomes the image.",
-        "The python images have a tag that ends in -slim: Debian with Python, without the build tools.",
+        "The python images have a tag that ends in -slim: Debian without the build tools; -alpine is less.",
         "FROM python:3.13-slim",
     ),
 )
@@ -85,7 +85,7 @@ def slim_base(app: Files) -> None:
     final = build(app).final
     image = final.image().partition("@")[0]
     expect(
-        "python" in image and "slim" in image.rpartition(":")[2],
+        "python" in image and bool(re.search("slim|alpine", image.rpartition(":")[2])),
         when="the image is built",
         expected="FROM python:<version>-slim",
         came=f"FROM {final.image()}",
@@ -296,9 +296,24 @@ def starts(app: Files) -> None:
     needs={"files"},
     hints=(
         "Whoever has the image has every file and every variable in it, deleted ones too.",
-        "COPY . . takes .env along unless .dockerignore names it; ENV and ARG stay in the image for good.",
-        "A .dockerignore with .env in it, and: docker run --env-file .env IMAGE",
+        "ENV and ARG stay in the image for good, and so does a .env that is copied.",
+        "docker run --env-file .env IMAGE",
     ),
 )
 def no_secret(app: Files) -> None:
     images.expect_no_secrets(build(app))
+
+
+@check(
+    "Test that it runs correctly with docker run: and copying the folder leaves .env out",
+    chapter="19.1.1",
+    needs={"files"},
+    beyond=True,  # the chapter speaks of .gitignore only
+    hints=(
+        "What git ignores is copied all the same.",
+        "COPY . . takes .env along unless .dockerignore names it; or name the files that the program needs.",
+        "printf '.env\\n' >> .dockerignore",
+    ),
+)
+def env_left_out(app: Files) -> None:
+    images.expect_env_left_out(build(app))

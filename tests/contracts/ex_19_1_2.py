@@ -328,3 +328,18 @@ def starts(app: Files) -> None:
 )
 def no_secret(app: Files) -> None:
     images.expect_no_secrets(build(app))
+
+
+@check(
+    "Take the Dockerfile from Exercise 1: and copying the folder leaves .env out",
+    chapter=CHAPTER,
+    needs={"files"},
+    beyond=True,  # the chapter speaks of .gitignore only
+    hints=(
+        "What git ignores is copied all the same, and lies in the builder's cache.",
+        "COPY . . takes .env along unless .dockerignore names it, in every stage.",
+        "printf '.env\\n' >> .dockerignore",
+    ),
+)
+def env_left_out(app: Files) -> None:
+    images.expect_env_left_out(build(app))

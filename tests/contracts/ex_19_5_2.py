@@ -2,8 +2,8 @@
 
 Readings accepted: any 2xx for what was accepted; the request ID under any name, in the body or as the last part of
 `Location`; `/status/{request_id}` or `/v1/status/{request_id}`; any usual word for a state (queued, pending, waiting;
-processing, running, in progress; completed, done, success; failed, error); positions that count from 0 or from 1,
-under any name; up to ten requests at work at a time; 404 or 410 for an id that nobody has.
+processing, running, in progress; completed, done, success; failed, error); no position, or one that counts from 0 or
+from 1, under any name; up to ten requests at work at a time; 404 or 410 for an id that nobody has.
 """
 
 from __future__ import annotations
@@ -336,6 +336,7 @@ def progress(app: App) -> None:
     "Provides a /status/{request_id} endpoint to check progress: with the position in the queue",
     chapter=BULLETS[3],
     needs={"llm"},
+    beyond=True,  # a comment in the chapter's pattern speaks of it, no bullet does
     hints=(
         "The chapter's get_status returns the current status and the position in queue.",
         "The position is one more than the number of waiting requests that came earlier; it shrinks as they start.",

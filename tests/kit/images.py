@@ -6,7 +6,7 @@ import fnmatch
 import itertools
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,7 +151,7 @@ def environment_made(command: str, workdir: str) -> str:
 
 
 def expect_no_secrets(build: Build) -> None:
-    """Expect that neither .env nor a key gets into the image."""
+    """Expect that nobody writes a key down, and nobody names .env among what is copied."""
     for stage in build.dockerfile.stages:
         for instruction in stage.instructions:
             given: dict[str, str] = {}
@@ -167,17 +167,25 @@ def expect_no_secrets(build: Build) -> None:
                 came=f"a value for {secret[0]}" if secret else "what looks like a key",
                 seen=Place(instruction.place.file, instruction.place.line, f"{instruction.name} ..."),
             )
-        for copy in stage.copies:
-            for source in copy.sources if copy.source_stage is None else ():
-                pattern = posixpath.normpath(source.lstrip("/"))
-                for env in _dotenvs(pattern, build):
-                    expect(
-                        not in_context(build.ignored, env),
-                        when=f"a file {env} with your key lies in the folder, and the image is built",
-                        expected="it stays out of the image: name the files to copy, and list .env in .dockerignore",
-                        came=f"{env} is copied to {posixpath.normpath(copy.to)}",
-                        seen=copy.place,
-                    )
+    _expect_no_dotenv(build, lambda pattern: posixpath.basename(pattern).startswith(".env"))
+
+
+def expect_env_left_out(build: Build) -> None:
+    """Expect that copying a whole folder does not take a .env along that nobody names."""
+    _expect_no_dotenv(build, lambda pattern: not posixpath.basename(pattern).startswith(".env"))
+
+
+def _expect_no_dotenv(build: Build, looked_at: Callable[[str], bool]) -> None:
+    for copy in (copy for stage in build.dockerfile.stages for copy in stage.copies if copy.source_stage is None):
+        for pattern in filter(looked_at, (posixpath.normpath(source.lstrip("/")) for source in copy.sources)):
+            for env in _dotenvs(pattern, build):
+                expect(
+                    not in_context(build.ignored, env),
+                    when=f"a file {env} with your key lies in the folder, and the image is built",
+                    expected="it stays out of the image: name the files to copy, and list .env in .dockerignore",
+                    came=f"{env} is copied to {posixpath.normpath(copy.to)}",
+                    seen=copy.place,
+                )
 
 
 def _dotenvs(pattern: str, build: Build) -> Iterator[str]:

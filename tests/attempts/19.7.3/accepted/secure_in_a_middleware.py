@@ -1,5 +1,4 @@
-# must fail: when-it-breaks
-# The package `secure` in a middleware of FastAPI: an unhandled 500 is written outside of it.
+# accepted: the package `secure` in a middleware of FastAPI, which never sees the 500 of an unhandled exception
 import os
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Request

@@ -1,5 +1,4 @@
-# must fail: position
-# The status does not say how many are before you.
+# accepted: a status without a place in the queue, which no bullet asks for
 import asyncio
 import logging
 import os
