@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import gc
 import importlib
 import importlib.util
 import inspect
@@ -331,11 +332,15 @@ def warm_up() -> None:
     """Import what a first chat would import, as far as it is installed, and only then move `datetime`."""
     import clock
 
+    gc.disable()  # what is imported stays: nobody needs to look through it
     for name in WARM:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     _first_chat()
     clock.install_datetime()
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 def _first_chat() -> None:
@@ -355,13 +360,9 @@ def _first_chat() -> None:
 
 def zygote(offset: Any) -> None:
     """Import what nearly every target needs, then fork for each job; reports `{"pid": …, "status": …}` per exit."""
-    import gc
-
     if os.getpid() == 1:  # in a sandbox: let no target write into this process's pipes by way of /proc
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     warm_up()
-    gc.collect()
-    gc.freeze()
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.signal(signal.SIGCHLD, lambda *_: os.write(wake, b"x"))

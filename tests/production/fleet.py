@@ -44,16 +44,19 @@ class Instance:
 
     def wait(self) -> None:
         """Wait until it is ready, with all its workers: those that still import would slow down the others."""
+        assert self.process
         until = time.monotonic() + START_S
-        while True:
-            with contextlib.suppress(httpx.HTTPError):
-                ready = httpx.get(f"http://127.0.0.1:{self.port}/health/ready", timeout=5).status_code == 200
-                if ready and self.log.read_bytes()[self._begins :].count(STARTED) >= self._workers:
-                    return
-            assert self.process
+        while not self._is_ready():
             if self.process.poll() is not None or time.monotonic() > until:
                 raise RuntimeError(self.log.read_text(encoding="utf-8")[-4000:])
             time.sleep(0.1)
+
+    def _is_ready(self) -> bool:
+        if self.log.read_bytes()[self._begins :].count(STARTED) < self._workers:
+            return False
+        with contextlib.suppress(httpx.HTTPError):
+            return httpx.get(f"http://127.0.0.1:{self.port}/health/ready", timeout=5).status_code == 200
+        return False
 
     def kill(self) -> None:
         """End it as the kernel does when memory is short."""

@@ -211,7 +211,7 @@ async def final(http: httpx.AsyncClient, request_id: str) -> dict[str, Any]:
 async def test_a_rolling_restart_under_load_answers_every_request(
     tmp_path: Path, redis_url: str, database_url: str, model: StandIn, needs_haproxy: None
 ) -> None:
-    model.model.delay_s = 0.02
+    model.model.delay_s = 0.1
     settings = settings_of(redis_url, database_url, model.url, NOTICE_S="0.6")
     statuses: Counter[int] = Counter()
     over = asyncio.Event()

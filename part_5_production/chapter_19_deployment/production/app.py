@@ -88,6 +88,7 @@ def create_app(config: Production | None = None, *, client: AsyncOpenAI | None =
             chat = state.chat = Chat(config, state.agent, stores, state.router, state.metrics, outgoing, *traced)
             chat.open(clients[0])
             gc.freeze()  # what start-up made stays: to look it all over takes 50 ms each time
+            gc.enable()
             stack.callback(gc.unfreeze)
 
             async def work(request: QueuedRequest) -> str:
