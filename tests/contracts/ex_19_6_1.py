@@ -2,12 +2,13 @@
 
 Readings accepted: any rules and any names of the tiers, as long as messages that nobody would argue about go to three
 different models, two of three in each tier; gpt-4 or gpt-4-turbo (or a snapshot) for the complex ones; log lines in any
-form, before or after the answer; savings at a GET path or in the chat's answer, in a field that has "sav" in its name,
-or as a sentence that says so: in a text, a page, or what the app logs.
+form, before or after the answer; savings at any prices, at a GET path or in the chat's answer, in a field that has
+"sav" in its name, or as a sentence that says so: in a text, a page, or what the app logs.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from typing import Any
@@ -309,4 +310,42 @@ def counts(app: App) -> None:
         when="the report, two more chats, the report again",
         expected="numbers that have changed",
         seen=exchange,
+    )
+
+
+@check(
+    "Tracks cost savings compared to always using gpt-4: by the tokens that were used",
+    chapter=BULLETS[3],
+    needs={"llm"},
+    hints=(
+        "A short answer and a long one do not save the same.",
+        "An assumed number of tokens a request flatters: hard questions get the long answers, and those save nothing.",
+        "tokens = completion.usage.total_tokens, from each answer of the model",
+    ),
+)
+def by_tokens(app: App) -> None:
+    def after(message: str, words: int) -> tuple[Exchange, dict[str, float]]:
+        model = app.model.model
+        reply, model.reply = model.reply, lambda messages: "word " * words
+        try:
+            asked(app, message)
+        finally:
+            model.reply = reply
+        return report(app)[:2]
+
+    reports = [after(COMPLEX[0], 200), *(after(SIMPLE[1], words) for words in (10, 10, 3000))]
+    if not reports[0][1]:
+        raise NotChecked("no savings are reported")
+    steps = {
+        name: [abs(later.get(name, 0) - sooner.get(name, 0)) for (_, sooner), (_, later) in itertools.pairwise(reports)]
+        for name in reports[0][1]
+    }
+    if not any(any(by) for by in steps.values()):
+        raise NotChecked("the savings do not change")
+    expect(
+        any(long > 3 * max(first, second) for first, second, long in steps.values()),
+        when="an easy question is answered twice with 10 words and then with 3000, and the report after each",
+        expected="savings that grow with the third one by much more",
+        came="; ".join(f"{name}: by {', '.join(f'{step:.6f}' for step in by)}" for name, by in steps.items()),
+        seen=reports[-1][0],
     )

@@ -3,16 +3,21 @@
 Readings accepted: GET /costs (or a path that ends so) with the key of the caller; any shape of JSON. Views are found by
 known traffic: an hourly view is a list or a mapping in which two hours with spending stand in the ratio of what was
 sent, all 24 hours or only those with spending; amounts in dollars or cents, as numbers or as text, rounded to not less
-than a hundredth of a cent; conversation ids whole or cut short; a bar, a colour, a symbol or a word as indicator.
+than a hundredth of a cent; conversation ids that the caller chooses or the app, whole or cut short; today's prices or
+older ones, one for both directions where it is what the chapter prints; a bar, a colour, a symbol or a word as
+indicator.
 """
 
 from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Iterator
+import uuid
+from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
+from shared.pricing import PRICES
 from tests.kit.app import App, Exchange
 from tests.kit.contract import NotChecked, check, expect
 
@@ -24,6 +29,7 @@ BULLETS = tuple(f"19.6.3 bullet {number}" for number in range(1, 6))
 WORDS = 2000  # of one answer: what it costs shows even where amounts are rounded to a hundredth of a cent
 TOLERANCE = 0.3
 Path = tuple[str, ...]
+names_in: WeakKeyDictionary[App, list[str]] = WeakKeyDictionary()  # what an app calls our twelve conversations
 
 
 def conversation_field(app: App) -> str:
@@ -243,27 +249,100 @@ def by_model(app: App) -> None:
     )
 
 
-def costs_of_conversations(app: App) -> tuple[Exchange, Any]:
-    """Let twelve conversations cost more and more, once, in mixed order; every other one has twice the messages."""
+@check(
+    "Spending by model: answers at the price of answers",
+    chapter=BULLETS[1],
+    needs={"llm"},
+    hints=(
+        "A token of an answer costs several times as much as a token of a question.",
+        "The usage counts both, prompt_tokens and completion_tokens; each has a price of its own.",
+        "cost = (usage.prompt_tokens * price.input + usage.completion_tokens * price.output) / 1_000_000",
+    ),
+)
+def output_price(app: App) -> None:
+    begin(app, str(uuid.uuid4()), words=450)  # conversations of their own: what was said before costs, too
+    model = str(app.model.model.calls[-1].body["model"])
+    if (price := PRICES.get(model)) is None:
+        raise NotChecked(f"what {model} costs is not known here")
+    _, board = costs(app)
+    before = amount_of(board, model) or 0.0
+    words = max(WORDS, int(5000 / price.output))
+    begin(app, str(uuid.uuid4()), words=words)
     exchange, board = costs(app)
-    if any(len(numbers) >= 10 for numbers in ranking(board)):
-        return exchange, board
-    for index in (5, 11, 0, 8, 3, 10, 1, 6, 9, 2, 7, 4):
-        times = 1 + index % 2
-        chat(app, f"{index:02d}c0ffee-0000-4000-8000-000000000000", times=times, words=int(120 * 1.5**index / times))
-    return costs(app)
+    after = amount_of(board, model)
+    if after is None or after < before:
+        raise NotChecked("what was spent on the model was not found")
+    questions_price = float(price.cost_usd(words + 500))  # the message with what is sent along
+    expect(
+        after - before > 1.25 * questions_price,
+        when=f"{model} answers a message with {words} words, then /costs",
+        expected=f"about {float(price.cost_usd(500, words)):.4f} more, since {model} takes {price.output} USD for a "
+        f"million tokens of answers; for questions it takes {price.input}",
+        came=f"{after - before:.4f} more",
+        seen=exchange,
+    )
 
 
-def ranking(board: Any) -> list[list[int]]:
+def named(exchange: Exchange, wanted: str) -> str:
+    """Return what the app calls a conversation: as it was asked to, or as its answer says."""
+    own = r"(conversation|session|thread|chat)\w*id$|(conversation|session|thread)$"
+    ids = {
+        str(value)
+        for path, value in walk(exchange.json())
+        if re.search(own, "_".join(path[-2:]).lower()) and re.fullmatch(r"[\w.:-]+", str(value))
+    }
+    return wanted if not ids or wanted in ids else min(ids)
+
+
+def begin(app: App, wanted: str, *, words: int) -> str:
+    """Send the first message of a conversation; return what the app calls it, which may take no name but its own."""
+    try:
+        return named(chat(app, wanted, words=words), wanted)
+    except NotChecked:
+        return named(chat(app, words=words), wanted)
+
+
+def costs_of_conversations(app: App) -> tuple[Exchange, Any, list[str]]:
+    """Let twelve conversations cost more and more, once, in mixed order; every other one has twice the messages.
+
+    Return the costs and the conversations' names, the cheapest first. Where every message is a conversation of its own,
+    each has one.
+    """
+    if app not in names_in:
+        names, goes_on = [""] * 12, True
+        for index in (1, 5, 11, 0, 8, 3, 10, 6, 9, 2, 7, 4):
+            times = 1 + index % 2 if goes_on else 1
+            words = int(120 * 1.5**index / times)
+            names[index] = begin(app, f"{index:02d}c0ffee-0000-4000-8000-000000000000", words=words)
+            if times == 2:
+                goes_on = named(chat(app, names[index], words=words), names[index]) == names[index]
+        names_in[app] = names
+    return *costs(app), names_in[app]
+
+
+def ranking(board: Any, names: Sequence[str]) -> list[list[int]]:
     """Return each list (or mapping) that names our conversations, as the numbers of those, in order."""
     found = []
     for _, value in walk(board):
         items = value if isinstance(value, list) else list(value) if isinstance(value, dict) else []
-        items = table(items) or items
-        named = [re.search(r"(?<!\w)(\d\d)c0ff", str(item)) for item in items]
-        if items and all(named) and len(items) > 1:
-            found.append([int(match[1]) for match in named if match])
+        numbers = [which(item, names) for item in table(items) or items]
+        if len(numbers) > 1 and None not in numbers:
+            found.append([n for n in numbers if n is not None])
     return found
+
+
+def which(item: Any, names: Sequence[str]) -> int | None:
+    """Return which conversation an entry is about: one of its values is the name, or begins with some of it."""
+    leaves = [(path, str(leaf)) for path, leaf in walk(item) if isinstance(leaf, (str, int))]
+    leaves.sort(key=lambda leaf: not (leaf[0] and leaf[0][-1].lower().endswith("id")))
+    for _, leaf in leaves:
+        if leaf in names:
+            return names.index(leaf)
+    if len({name[:6] for name in names if len(name) > 6}) == len(names):
+        for number, name in enumerate(names):
+            if any(re.search(rf"(?<!\w){re.escape(name[:6])}", leaf) for _, leaf in leaves):
+                return number
+    return None
 
 
 @check(
@@ -277,13 +356,13 @@ def ranking(board: Any) -> list[list[int]]:
     ),
 )
 def top_ten(app: App) -> None:
-    exchange, board = costs_of_conversations(app)
-    lists = ranking(board)
+    exchange, board, names = costs_of_conversations(app)
+    lists = ranking(board, names)
     expect(
         any(sorted(numbers) == list(range(2, 12)) for numbers in lists),
         when="twelve conversations of different cost, then /costs",
-        expected="a list of the ten dearest, 02c0ffee-... to 11c0ffee-...",
-        came=f"conversations {max(lists, key=len, default=[])}",
+        expected=f"a list of the ten dearest, with {names[11]} and {names[2]}, without {names[1]} and {names[0]}",
+        came=", ".join(names[number] for number in max(lists, key=len, default=[])) or "no list of these conversations",
         seen=exchange,
     )
 
@@ -299,15 +378,15 @@ def top_ten(app: App) -> None:
     ),
 )
 def dearest_first(app: App) -> None:
-    exchange, board = costs_of_conversations(app)
-    lists = [numbers for numbers in ranking(board) if len(numbers) >= 10]
+    exchange, board, names = costs_of_conversations(app)
+    lists = [numbers for numbers in ranking(board, names) if len(numbers) >= 10]
     if not lists:
         raise NotChecked("no list of conversations was found")
     expect(
         any(numbers == sorted(numbers, reverse=True) for numbers in lists),
         when="twelve conversations of different cost, then /costs",
-        expected="the dearest first: 11, 10, 9, ...",
-        came=f"the order {lists[0]}",
+        expected="the dearest first: " + ", ".join(names[:-4:-1]) + ", ...",
+        came=", ".join(names[number] for number in lists[0]),
         seen=exchange,
     )
 

@@ -1,4 +1,4 @@
-# must fail: by-hour, by-model, top-ten, dearest-first, projection, projection-follows, only-a-day, budget, indicator
+# must fail: by-hour, by-model, output-price, top-ten, dearest-first, projection, projection-follows, only-a-day, budget, indicator
 # The dashboard exists, and nobody can ask for it.
 import os
 import uuid
