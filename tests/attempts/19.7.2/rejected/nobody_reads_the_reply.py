@@ -1,4 +1,5 @@
-# accepted: a list of patterns on the message, a 400 for what matches
+# must fail: output-filter
+# Patterns on the message alone: a question that no pattern knows gets whatever the model says.
 import os
 import re
 
