@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import exercise_1_19_7_solution as exercise
@@ -946,6 +947,9 @@ def test_markdown_says_what_was_found_accepted_and_seen() -> None:
     assert "- seen: `k`: one two\n" in text
     assert "- seen: `a'b`\n" in text
     assert "- accepted: on purpose\n" in text
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## Remediation plan", "## Accepted", "## Where keys are used", "## What this audit cannot see"
+    ]  # fmt: skip
     assert "- `a.py:4` `os.environ['A']`\n" in text
     assert text.endswith("(TLS, proxies).\n")
 
@@ -980,7 +984,15 @@ def test_a_finding_tells_how_to_see_it_oneself() -> None:
     assert about["verify"] == "curl -si -X GET $URL/admin /x", "only the first path follows the address"
 
 
+def test_what_was_found_stays_as_it_was_found() -> None:
+    for found in (Finding("unpinned", "f", 1, "a"), Audit((), 1)):
+        with pytest.raises(FrozenInstanceError):
+            found.files = 2  # type: ignore[misc, union-attr]
+
+
 def test_equal_findings_have_ids_of_their_own() -> None:
+    assert re.fullmatch("unpinned-[0-9a-f]{8}", Finding("unpinned", "f", 1, "a").id)
+    assert Finding("unpinned", "f", 1, "a").id == Finding("unpinned", "f", 1, "a", 0).id
     first, second, third = Source("f", "a\na\na"), Source("f", "a"), Finding("unpinned", "f", 1, "a  b")
     for line in (3, 1, 2):
         first.find("unpinned", line)

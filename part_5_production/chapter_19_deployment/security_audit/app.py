@@ -40,7 +40,7 @@ class Canaries:
 class Exchange:
     """One request of the walk, and what came."""
 
-    probe: str  # "no key", "wrong key", "chat", "empty body", "not JSON", "model fails", "long", "no such path"
+    probe: str  # what it tries out, as the walker calls it: "no key", "wrong key", "chat", "empty body", "long", ...
     method: str
     path: str
     status: int

@@ -8,7 +8,7 @@ from typing import Any
 from security_audit.findings import words
 
 PASSING = words("passing")
-LONG = 100_000
+SHOWN = 8  # characters of a secret that tell it apart and give nothing away
 TELLS_LITTLE = ("status_code", "code", "errno", "__class__", "__name__", "id")
 Function = ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda
 
@@ -124,10 +124,8 @@ class Flow:
                     entries = [(constant(k), v) for k, v in zip(value.keys, value.values, strict=True)]
                     self.cold |= {(name, key) for name in names for key, v in entries if key and not self.hot(v)}
 
-    def hot(self, node: ast.AST | None) -> bool:
+    def hot(self, node: ast.AST) -> bool:
         """Tell whether this expression's value carries it, through formatting but not through arbitrary calls."""
-        if node is None:
-            return False
         if self.source(node):
             return True
         match node:
@@ -137,11 +135,9 @@ class Flow:
                 carries = node.attr in self.parts if self.parts else node.attr not in TELLS_LITTLE
                 return carries and self.hot(node.value)
             case ast.Subscript(value=value, slice=ast.Slice(lower=lower, upper=upper)):
-                masks = (
-                    isinstance(lower, ast.UnaryOp)
-                    or (constant(upper, int) or LONG) <= 8
-                    or (self.cut and upper is not None)
-                )
+                length = constant(upper, int)
+                short = length is not None and length <= SHOWN
+                masks = isinstance(lower, ast.UnaryOp) or short or (self.cut and upper is not None)
                 return not masks and self.hot(value)
             case ast.Subscript(value=ast.Name(id=name), slice=ast.Constant(value=key)) if (name, key) in self.cold:
                 return False

@@ -109,7 +109,7 @@ class PythonFile:
         found = set()
         for function in self.functions:
             given = [a.arg for a in walk(function.args) if isinstance(a, ast.arg)]
-            answers = [node.value for node in own_nodes(function) if isinstance(node, ast.Return)]
+            answers = [node.value for node in own_nodes(function) if isinstance(node, ast.Return) and node.value]
             if answers and given and not re.search(MASKING, function.name):
                 flow = Flow(function, lambda _: False, given)
                 found |= {function.name} if any(map(flow.hot, answers)) else set()
@@ -553,11 +553,11 @@ def builtin(kind: ast.AST | None) -> bool:
     return any(hasattr(builtins, name) or name.endswith("DecodeError") for name in names_of(kind))
 
 
-def sent_by(node: ast.AST, *, returned: bool, yielded: bool) -> list[ast.expr | None]:
+def sent_by(node: ast.AST, *, returned: bool, yielded: bool) -> list[ast.expr]:
     """Return what a node sends to a client: as it returns, as it yields, or in a response that it makes."""
     if (isinstance(node, ast.Return) and returned) or (isinstance(node, ast.Yield) and yielded):
-        return [node.value]
-    return [*responses(node)]
+        return [node.value] if node.value else []
+    return responses(node)
 
 
 def responses(node: ast.AST) -> list[ast.expr]:

@@ -40,7 +40,7 @@ class Walk:
         self.exchanges.append({"probe": probe, "method": method, "path": path, "status": status, "body": text})
         return status
 
-    async def route(self, method: str, path: str, body: Callable[[str], Any], job: Mapping[str, str]) -> None:
+    async def route(self, method: str, path: str, body: Callable[[Any], Any], job: Mapping[str, str]) -> None:
         """Send every probe to one route."""
         if method not in ("POST", "PUT", "PATCH"):
             await self.send("no key", method, path)
@@ -53,6 +53,7 @@ class Walk:
             key = BOOKS_KEY
             await self.send("chat", method, path, key=key, body=said)
         await self.send("empty body", method, path, key=key, body={})
+        await self.send("wrong types", method, path, key=key, body=body(["no", "text"]))
         await self.send("not JSON", method, path, key=key, body=b'{"message": ')
         await self.send("model fails", method, path, key=key, body=body("please fail"))
         await self.send("long", method, path, key=key, body=body("a" * LONG))
@@ -111,7 +112,7 @@ def routes_of(app: Any, schema: Mapping[str, Any]) -> list[tuple[str, str]]:
     return sorted({(m, p) for m, p in (*described, *others) if m != "HEAD"}, key=lambda pair: (pair[1], pair[0]))
 
 
-def body_of(schema: Mapping[str, Any], path: str, method: str, text: str) -> Any:
+def body_of(schema: Mapping[str, Any], path: str, method: str, text: Any) -> Any:
     """Fill a request body as the app describes it: `text` where text is wanted."""
 
     def fill(part: Mapping[str, Any]) -> Any:
