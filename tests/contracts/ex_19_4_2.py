@@ -414,6 +414,8 @@ class Conversation:
         if isinstance(answer, dict):
             given = [(name, str(value)) for name, value in answer.items() if CONVERSATION.search(name) and value]
             if given:
+                if self.messages and given[0][1] != self.id:  # each message is a conversation of its own here
+                    self.messages = self.input = 0
                 self._field, self.id = self._field or given[0][0], given[0][1]
         self.messages += 1
         sent = self._app.model.model.calls[-1].messages
