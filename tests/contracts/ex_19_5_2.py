@@ -1,9 +1,10 @@
 """19.5.2: a queue with request IDs and a status endpoint.
 
-Readings accepted: any 2xx for what was accepted; the request ID under any name, in the body or as the last part of
-`Location`; `/status/{request_id}` or `/v1/status/{request_id}`; any usual word for a state (queued, pending, waiting;
-processing, running, in progress; completed, done, success; failed, error); no position, or one that counts from 0 or
-from 1, under any name; up to ten requests at work at a time; 404 or 410 for an id that nobody has.
+Readings accepted: a queue behind the chat's endpoint, or behind one of its own beside it (`/v1/chat/async`); any 2xx
+for what was accepted; the request ID under any name, in the body or as the last part of `Location`;
+`/status/{request_id}` or `/v1/status/{request_id}`; any usual word for a state (queued, pending, waiting; processing,
+running, in progress; completed, done, success; failed, error); no position, or one that counts from 0 or from 1, under
+any name; up to ten requests at work at a time; 404 or 410 for an id that nobody has.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from shared.offline import BadRequest, text_of
 from tests.kit.app import App, Exchange
@@ -45,6 +47,8 @@ FAILED = {"failed", "failure", "error", "errored", "fail"}
 AT_WORK = 10  # the chapter's pattern says five; nobody's queue needs more on one machine
 PATIENCE_S = 6.0
 FAIL = "please fail"
+QUEUES = re.compile(r"async|queue|submit|job|task|request|background", re.IGNORECASE)
+entrances: WeakKeyDictionary[App, str] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,31 @@ def numbers_in(exchange: Exchange, ticket: Ticket) -> Iterator[tuple[str, int]]:
 
 def submit(app: App, message: str) -> Ticket:
     """Send a message; what is not accepted cannot be followed."""
-    exchange = app.chat(message)
+    body = {app.manner.text_field: message, **app.manner.extra}
+    exchange = app.send("POST", entrance(app), key=app.key, body=body)
     return Ticket(message, exchange, ids_in(exchange))
+
+
+def entrance(app: App) -> str:
+    """Return where messages are queued: some leave the chat as it is and open a second endpoint beside it."""
+    if app not in entrances:
+        schema = app.send("GET", "/openapi.json").json() or {}
+        beside = [path for path in schema.get("paths", {}) if QUEUES.search(path) and takes_messages(app, schema, path)]
+        known = QUEUES.search(app.manner.path) or not beside
+        entrances[app] = app.manner.path if known else min(beside, key=len)
+        note = f"messages are queued at POST {entrances[app]}"
+        if not known and note not in app.manner.notes:
+            app.manner.notes.append(note)
+    return entrances[app]
+
+
+def takes_messages(app: App, schema: dict[str, Any], path: str) -> bool:
+    """Tell whether a path takes by POST what the chat takes."""
+    with contextlib.suppress(KeyError):
+        body = schema["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        body = schema["components"]["schemas"][body["$ref"].rpartition("/")[2]] if "$ref" in body else body
+        return "{" not in path and app.manner.text_field in body["properties"]
+    return False
 
 
 def ask(app: App, ticket: Ticket) -> Exchange | None:

@@ -228,6 +228,7 @@ def savings(value: Any, name: str = "") -> dict[str, float]:
             found |= savings(inner, f"{name}.{key}" if name else str(key))
         return found
     if isinstance(value, str) and (number := re.match(r"\s*[$\u20ac]?\s*(-?\d*\.?\d+)(?![\w-])", value)):
+        name += " in %" if value[number.end() :].lstrip().startswith("%") else ""
         value = float(number[1])
     if isinstance(value, (int, float)) and not isinstance(value, bool) and "sav" in name.lower():
         return {name: float(value)}
@@ -237,8 +238,8 @@ def savings(value: Any, name: str = "") -> dict[str, float]:
 def told(text: str) -> dict[str, float]:
     """Return the number in the last sentence of a text that speaks of savings, such as "saved $0.12 (93 %)"."""
     plain = re.sub(r"<[^>]*>", " ", text)
-    found = re.findall(r"\bsav(?:ed?|ings?)\b[^\d\n-]{0,60}(-?\d*\.?\d+)", plain, re.IGNORECASE)
-    return {"the last sentence about savings": float(found[-1])} if found else {}
+    found = re.findall(r"\bsav(?:ed?|ings?)\b[^\d\n-]{0,60}(-?\d*\.?\d+) ?(%?)", plain, re.IGNORECASE)
+    return {f"the last sentence about savings {found[-1][1]}".strip(): float(found[-1][0])} if found else {}
 
 
 def report(app: App) -> tuple[Exchange, dict[str, float], Any]:
@@ -324,28 +325,62 @@ def counts(app: App) -> None:
     ),
 )
 def by_tokens(app: App) -> None:
-    def after(message: str, words: int) -> tuple[Exchange, dict[str, float]]:
-        model = app.model.model
-        reply, model.reply = model.reply, lambda messages: "word " * words
-        try:
-            asked(app, message)
-        finally:
-            model.reply = reply
-        return report(app)[:2]
-
-    reports = [after(COMPLEX[0], 200), *(after(SIMPLE[1], words) for words in (10, 10, 3000))]
-    if not reports[0][1]:
-        raise NotChecked("no savings are reported")
-    steps = {
-        name: [abs(later.get(name, 0) - sooner.get(name, 0)) for (_, sooner), (_, later) in itertools.pairwise(reports)]
-        for name in reports[0][1]
-    }
+    reports = [after(app, COMPLEX[0], 200), *(after(app, SIMPLE[1], words) for words in (10, 10, 3000))]
+    steps = changes(reports)
     if not any(any(by) for by in steps.values()):
-        raise NotChecked("the savings do not change")
+        raise NotChecked("no savings are reported, or they do not change")
     expect(
-        any(long > 3 * max(first, second) for first, second, long in steps.values()),
+        any(abs(long) > 3 * max(abs(first), abs(second)) for first, second, long in steps.values()),
         when="an easy question is answered twice with 10 words and then with 3000, and the report after each",
         expected="savings that grow with the third one by much more",
         came="; ".join(f"{name}: by {', '.join(f'{step:.6f}' for step in by)}" for name, by in steps.items()),
         seen=reports[-1][0],
     )
+
+
+@check(
+    "Tracks cost savings compared to always using gpt-4: and not compared to another model",
+    chapter=BULLETS[3],
+    needs={"llm"},
+    hints=(
+        "What goes to gpt-4 anyway saves nothing, and does not cost more than always using gpt-4 either.",
+        "The baseline is the price of the strongest model for the same tokens, whatever model was asked.",
+        "baseline += cost('gpt-4', usage); actual += cost(model, usage)",
+    ),
+)
+def baseline(app: App) -> None:
+    reports = [after(app, SIMPLE[1], 10), after(app, SIMPLE[1], 3000), after(app, COMPLEX[0], 3000)]
+    amounts = {  # of dollars, as 3000 words cost: no shares, and no percentages
+        name: by
+        for name, by in changes(reports).items()
+        if 0.005 < by[0] < 1 and not re.search("perc|pct|%|rat[eio]|share", name.lower())
+    }
+    if not amounts:
+        raise NotChecked("no amount that was saved is reported")
+    name, (easy, hard) = max(amounts.items(), key=lambda item: item[1][1])
+    expect(
+        hard > -easy / 20,
+        when="an easy question is answered with 3000 words, and then a hard one",
+        expected="savings that do not fall: always using gpt-4 would have cost the hard one as much",
+        came=f"{name}: {easy:+.6f} by the easy one, {hard:+.6f} by the hard one",
+        seen=reports[-1][0],
+    )
+
+
+def after(app: App, message: str, words: int) -> tuple[Exchange, dict[str, float]]:
+    """Send a message that is answered with so many words; return the report after it."""
+    model = app.model.model
+    reply, model.reply = model.reply, lambda messages: "word " * words
+    try:
+        asked(app, message)
+    finally:
+        model.reply = reply
+    return report(app)[:2]
+
+
+def changes(reports: list[tuple[Exchange, dict[str, float]]]) -> dict[str, list[float]]:
+    """Return by how much each number changed from one report to the next."""
+    return {
+        name: [later.get(name, 0) - sooner.get(name, 0) for (_, sooner), (_, later) in itertools.pairwise(reports)]
+        for name in reports[0][1]
+    }
