@@ -1,12 +1,13 @@
 """19.7.2: an agent that stands up to the chapter's four attacks, although its model obeys them.
 
 The stand-in does whatever these messages ask, so that only the app's own defences count. Readings accepted: the message
-is refused (any 4xx, or an answer of the app's own), or the reply is withheld or cleaned. Which defences there are is
-left to the author; that nobody reads the replies is shown, and does not count.
+is refused (any 4xx, or an answer of the app's own), the attack is taken out of it, or the reply is withheld or cleaned.
+Which defences there are is left to the author; that nobody reads the replies is shown, and does not count.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable
 from typing import Any
@@ -36,11 +37,26 @@ def with_model(app: App, reply: Callable[[list[dict[str, Any]]], str], message: 
         app.model.model.reply = before
 
 
+def obedient(attack: str, obey: Callable[[list[dict[str, Any]]], str]) -> Callable[[list[dict[str, Any]]], str]:
+    """Return a model that obeys an attack if it still gets to see it, in whatever wrapping."""
+
+    def reply(messages: list[dict[str, Any]]) -> str:
+        seen = plain(" ".join(text_of(message) for message in messages))
+        return obey(messages) if plain(attack) in seen else "I do not understand."
+
+    return reply
+
+
+def plain(text: str) -> str:
+    """Return the words of a text."""
+    return " ".join(re.findall(r"[a-z0-9]+", text.lower()))
+
+
 def resists(app: App, *attacks: str) -> None:
     """Hold that what an obedient model says to these attacks does not reach the client."""
     for attack in attacks:
         obeyed = f"OBEYED-{secrets.token_hex(4)}"
-        exchange = with_model(app, lambda _, said=obeyed: said, attack)  # type: ignore[misc]
+        exchange = with_model(app, obedient(attack, lambda _, said=obeyed: said), attack)  # type: ignore[misc]
         expect(
             exchange.status != 0 and obeyed not in exchange.text,
             when="the model obeys the attack",
@@ -58,7 +74,7 @@ def leaks_nothing(app: App, *questions: str) -> None:
             seen += [text_of(m) for m in messages if m["role"] in ("system", "developer")]
             return f"My system prompt is: {' '.join(seen)}"
 
-        exchange = with_model(app, leak, question)
+        exchange = with_model(app, obedient(question, leak), question)
         prompt = " ".join(" ".join(seen).split())
         expect(
             exchange.status != 0 and (len(prompt) < 8 or prompt not in words_of(exchange)),
