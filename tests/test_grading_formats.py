@@ -13,7 +13,7 @@ from tests.kit.grading.words import LONGEST, clean, scrubbed
 
 EVIL = "](javascript:x) <script>alert(1)</script> ``` | **bold** ```` @everyone"
 RESULT: dict[str, Any] = {
-    "schema": "chapter-19/results/v1",
+    "schema": "chapter-19/results/v2",
     "student": "Zoë <i>",
     "submission": "zoe.zip",
     "hash": "0123456789abcdef",
@@ -32,9 +32,15 @@ RESULT: dict[str, Any] = {
             "notes": [],
             "found": [EVIL],
             "checks": [
-                {"id": "a", "title": "A", "status": "met"},
-                {"id": "b", "title": "B", "status": "missed", "facts": {"when": "x", "expected": "y", "came": EVIL}},
-                {"id": "c", "title": "C", "status": "not checked", "reason": "nobody can tell"},
+                {"id": "a", "title": "A", "points": 1, "status": "met"},
+                {
+                    "id": "b",
+                    "title": "B",
+                    "points": 1,
+                    "status": "missed",
+                    "facts": {"when": "x", "expected": "y", "came": EVIL},
+                },
+                {"id": "c", "title": "C", "points": 1, "status": "not checked", "reason": "nobody can tell"},
             ],
         },
         {
@@ -46,7 +52,7 @@ RESULT: dict[str, Any] = {
             "reason": f"stopped\n{EVIL}",
             "notes": [],
             "found": [EVIL],
-            "checks": [{"id": "d", "title": "D", "status": "could not run", "reason": f"stopped\n{EVIL}"}],
+            "checks": [{"id": "d", "title": "D", "points": 1, "status": "could not run", "reason": f"stopped\n{EVIL}"}],
         },
     ],
 }
@@ -80,6 +86,21 @@ def test_gradescope_is_told_what_could_not_run() -> None:
         assert test["name"].startswith(status.upper())
     assert document["output"] == "1 met, 1 missed, 1 not checked, 1 could not run"
     assert "refused: the archive holds a link" in formats.gradescope(REFUSED)["output"]
+
+
+@pytest.mark.parametrize("status", ["met", "not checked"])
+def test_what_the_chapter_does_not_ask_for_earns_nothing_and_costs_nothing(status: str) -> None:
+    (exercise, _) = RESULT["exercises"]
+    more = {"id": "e", "title": "E", "points": 0, "status": status, "reason": "more than the chapter asks"}
+    result = {**RESULT, "exercises": [{**exercise, "checks": [*exercise["checks"], more]}]}
+    for document, most in (
+        (formats.gradescope(result), "max_score"),
+        (formats.classroom50(result, 0.0, {}), "max-score"),
+    ):
+        assert document["score"] == 1
+        assert sum(test[most] for test in document["tests"]) == 3
+    assert "1 of 3 met" in formats.feedback(result)
+    assert "1/3 (1 not checked)" in matrix.as_csv([result])
 
 
 @pytest.mark.parametrize("result", [RESULT, REFUSED], ids=["graded", "refused"])

@@ -39,18 +39,18 @@ def said(check: Result) -> str:
 
 
 def gradescope(result: Result) -> Result:
-    """Write Gradescope's `results.json` (gradescope-autograders.readthedocs.io, "Output format"); one point a check."""
+    """Write Gradescope's `results.json` (gradescope-autograders.readthedocs.io, "Output format")."""
     tests = []
     for exercise, check in checks(result):
         test: Result = {
             "name": f"{exercise['exercise']} {check['title']}",
-            "max_score": 1,
+            "max_score": check["points"],
             "output": said(check),
             "extra_data": {"status": check["status"]},
         }
         if check["status"] in ("met", "missed"):
             test |= {
-                "score": int(check["status"] == "met"),
+                "score": check["points"] if check["status"] == "met" else 0,
                 "status": "passed" if check["status"] == "met" else "failed",
             }
         else:
@@ -80,7 +80,8 @@ def classroom50(result: Result, submitted: float, environment: Mapping[str, str]
         words = "" if check["status"] in ("met", "missed") else f"{check['status']}: "
         name = f"{words}{exercise['exercise']} {check['title']}"
         told = {"status": check["status"], "message": said(check)}
-        tests.append({"test-name": name, "passed": met, "score": int(met), "max-score": 1, **told})
+        points = check["points"]
+        tests.append({"test-name": name, "passed": met, "score": points if met else 0, "max-score": points, **told})
     if result["status"] != "graded":
         told = {"status": result["status"], "message": result["reason"]}
         tests.append({"test-name": summary(result), "passed": False, "score": 0, "max-score": 0, **told})

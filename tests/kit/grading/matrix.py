@@ -24,7 +24,7 @@ def cell(exercise: Result) -> str:
     """Return "3/5", with what could not run or be checked; or what the exercise's status is instead."""
     met, total = counts(exercise)
     if exercise["status"] == "graded":
-        unchecked = sum(check["status"] == "not checked" for check in exercise["checks"])
+        unchecked = sum(check["status"] == "not checked" and check["points"] for check in exercise["checks"])
         return f"{met}/{total}" + (f" ({unchecked} not checked)" if unchecked else "")
     done = sum(check["status"] in ("met", "missed") for check in exercise["checks"])
     return str(exercise["status"]) + (f" after {met}/{done}" if done else "")

@@ -22,7 +22,7 @@ from tests.kit.contract import contract
 from tests.kit.grading.layout import Layout
 from tests.kit.grading.submissions import Submission
 
-SCHEMA = "chapter-19/results/v1"
+SCHEMA = "chapter-19/results/v2"
 COULD_NOT_RUN = "could not run"
 Result = dict[str, Any]
 
@@ -62,7 +62,10 @@ def blank(submission: Submission, layout: Layout, isolation: str, wanted: Collec
 
 def _exercise(id: str, target: str, status: str = "pending", reason: str = "") -> Result:
     facts = {"exercise": id, "heading": find(id).heading, "target": target, "contract": fingerprint(id)}
-    checks = [{"id": check.id, "title": check.title, "status": "pending"} for check in contract(id)]
+    checks = [
+        {"id": check.id, "title": check.title, "points": int(not check.beyond), "status": "pending"}
+        for check in contract(id)
+    ]
     exercise = {**facts, "status": status, "reason": reason, "notes": [], "found": [], "checks": checks}
     if status != "pending":
         finish(exercise, reason)
@@ -111,8 +114,9 @@ def write(path: Path, text: str) -> None:
 
 
 def counts(exercise: Result) -> tuple[int, int]:
-    """Return how many checks are met, and how many there are."""
-    return sum(check["status"] == "met" for check in exercise["checks"]), len(exercise["checks"])
+    """Return the points of the checks that are met, and of all: one each, none for what the chapter does not ask."""
+    met = sum(check["points"] for check in exercise["checks"] if check["status"] == "met")
+    return met, sum(check["points"] for check in exercise["checks"])
 
 
 @cache
