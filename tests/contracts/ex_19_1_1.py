@@ -1,9 +1,9 @@
 """19.1.1: a Dockerfile, its requirements and a .gitignore, read as they stand; a folder, or one of its files.
 
-Readings accepted: any registry's python:...-slim, or one that is slimmer (-alpine); a minor version (3.13-slim) or
-more; pip or uv; a user by name or by number; a virtual environment under any of the usual names; shell form or JSON
-form; one stage or several. The folder that it is built from is the nearest one that holds everything that is copied.
-Whether it runs is for `docker run` to say: nothing is built here.
+Readings accepted: any registry's python:...-slim, or one that is slimmer (-alpine), of any version; pip or uv; a user
+by name or by number; a virtual environment under any of the usual names; shell form or JSON form; one stage or several.
+The folder that it is built from is the nearest one that holds everything that is copied. Whether it runs is for
+`docker run` to say: nothing is built here.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def slim_base(app: Files) -> None:
     "Use a slim Python base image: of a version that is named",
     chapter=SLIM,
     needs={"files"},
+    beyond=True,  # the chapter pins the packages, and says nothing of Python
     hints=(
         "Which Python will the image have when somebody builds it next year?",
         "A tag without a number, latest, or python:3-slim moves to a new Python by itself.",

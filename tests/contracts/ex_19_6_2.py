@@ -38,7 +38,7 @@ PAIR = re.compile(r"(?:(?:what|how)(?: ?s| is)? )?(?:the )?weather(?P<today> tod
 SAME = ("How do I boil an egg?", "Could you please explain to me how I should boil an egg?")
 FAR = "How do I sort numbers in Python?"
 AT_045 = "weather lamp gravel stone tin"  # in the stand-in's eyes, from "What's the weather?"
-EMBEDS = re.compile(r"embed|vector|sentence_?transformer|gensim|spacy", re.IGNORECASE)
+EMBEDS = re.compile(r"embed|vec|tf_?idf|sentence_?transformer|gensim|spacy", re.IGNORECASE)
 COMPARES_TEXT = re.compile(
     r"difflib|SequenceMatcher|get_close_matches|rapidfuzz|fuzzywuzzy|thefuzz|jellyfish|levenshtein", re.IGNORECASE
 )
