@@ -2,8 +2,8 @@
 
 Readings accepted: any rules and any names of the tiers, as long as messages that nobody would argue about go to three
 different models, two of three in each tier; gpt-4 or gpt-4-turbo (or a snapshot) for the complex ones; log lines in any
-form, before or after the answer; savings at any prices, at a GET path or in the chat's answer, in a field that has
-"sav" in its name, or as a sentence that says so: in a text, a page, or what the app logs.
+form, before or after the answer; savings at any prices and of any number of tokens, at a GET path or in the chat's
+answer, in a field that has "sav" in its name, or as a sentence that says so: in a text, a page, or what the app logs.
 """
 
 from __future__ import annotations
@@ -318,6 +318,7 @@ def counts(app: App) -> None:
     "Tracks cost savings compared to always using gpt-4: by the tokens that were used",
     chapter=BULLETS[3],
     needs={"llm"},
+    beyond=True,  # the chapter says "actual cost", and does not say how it is known
     hints=(
         "A short answer and a long one do not save the same.",
         "An assumed number of tokens a request flatters: hard questions get the long answers, and those save nothing.",

@@ -255,6 +255,7 @@ def by_model(app: App) -> None:
     "Spending by model: answers at the price of answers",
     chapter=BULLETS[1],
     needs={"llm"},
+    beyond=True,  # the chapter names no prices
     hints=(
         "A token of an answer costs several times as much as a token of a question.",
         "The usage counts both, prompt_tokens and completion_tokens; each has a price of its own.",
