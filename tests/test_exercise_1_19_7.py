@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, asdict
 from pathlib import Path
 
 import exercise_1_19_7_solution as exercise
@@ -17,7 +17,8 @@ import pytest
 from exercise_1_19_7_solution import Audit, Finding, audit, audit_app, to_json, to_markdown, to_sarif
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from security_audit.app import Canaries, Exchange, judge
+from openai import BadRequestError, OpenAI
+from security_audit.app import Canaries, Exchange, judge, model_server
 from security_audit.file_rules import check_compose, check_dockerfile, check_requirements, check_text, ignores, version
 from security_audit.findings import rules
 from security_audit.hidden import entropy, jumbled_key, names_secret, placeholder, secret_value, secrets_in
@@ -926,9 +927,44 @@ def test_an_answer_is_judged_by_what_came_out(exchange: Exchange, found: list[st
     assert [f.rule for f in judge("a:app", [answered, exchange], "", CANARIES)] == found
 
 
-def test_a_walk_without_an_answered_chat_says_what_it_did_not_see() -> None:
-    (finding,) = judge("a:app", [], "quiet", CANARIES)
+@pytest.mark.parametrize(
+    "exchanges", [[], [Exchange("chat", "POST", "/v1/chat", 404, ""), Exchange("no key", "GET", "/health", 200, "")]]
+)
+def test_a_walk_without_an_answered_chat_says_what_it_did_not_see(exchanges: list[Exchange]) -> None:
+    (finding,) = judge("a:app", exchanges, "quiet", CANARIES)
     assert finding.rule == "could-not-check"
+    assert "no chat was answered" in finding.evidence
+
+
+def test_a_finding_of_an_app_says_what_came() -> None:
+    answered = Exchange("chat", "POST", "/v1/other", 200, "")
+    refused, told = Exchange("chat", "GET", "/a", 401, ""), Exchange("chat", "GET", "/b", 401, "who are you?")
+    found = judge("a:app", [answered, refused, told, Exchange("long", "GET", "/c", 200, "")], "", CANARIES)
+    assert [f.detail for f in found] == ["chat: 401", "chat: who are you?", "100,000 characters were accepted"]
+
+
+def test_canaries_are_new_each_time_and_stay_what_they_are() -> None:
+    one, other = asdict(Canaries.fresh()), asdict(Canaries.fresh())
+    assert len({*one.values(), *other.values()}) == 8
+    assert one["openai_key"].startswith("sk-")
+    for fixed in (CANARIES, Exchange("chat", "GET", "/", 200, "")):
+        with pytest.raises(FrozenInstanceError):
+            fixed.path = "x"  # type: ignore[misc, union-attr]
+
+
+def test_the_model_of_an_audit_answers_and_fails_as_the_api_does() -> None:
+    with model_server(CANARIES) as url:
+        client = OpenAI(api_key="-", base_url=url, max_retries=0)
+        with client:
+            answer = client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "hi"}])
+            with pytest.raises(BadRequestError, match="model-canary"):
+                client.chat.completions.create(model="m", messages=[{"role": "user", "content": "please fail"}])
+    assert answer.choices[0].message.content
+    assert (answer.object, answer.choices[0].index, answer.choices[0].finish_reason) == ("chat.completion", 0, "stop")
+    assert answer.usage
+    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
+    assert answer.id
+    assert answer.model == "gpt-4o-mini"
 
 
 # ---------------------------------------------------------------- reports, to the word

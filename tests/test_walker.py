@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -63,6 +65,13 @@ def test_every_route_is_walked_once_the_hidden_ones_too() -> None:
     assert len(set(routes)) == len(routes)
     assert routes == sorted(routes, key=lambda route: route[1])
     assert "HEAD" not in {method for method, _ in routes}
+
+
+def test_the_routes_of_one_path_stand_together() -> None:
+    schema: dict[str, Any] = {"paths": {"/b": {"post": {}, "get": {}, "put": {}}, "/a": {"post": {}}}}
+    assert routes_of(FastAPI(openapi_url=None), schema) == [
+        ("POST", "/a"), ("GET", "/b"), ("POST", "/b"), ("PUT", "/b")
+    ]  # fmt: skip
 
 
 def test_a_body_is_filled_as_the_app_describes_it() -> None:
@@ -195,3 +204,49 @@ def test_abuse_an_app_reaches_this_machine_alone(event: str, place: Any, refused
             stay_here(event, (None, place))
     else:
         stay_here(event, (None, place))
+
+
+SMALL = """
+from contextlib import asynccontextmanager
+from fastapi import FastAPI
+events = []
+
+@asynccontextmanager
+async def lifespan(app):
+    events.append("start")
+    yield
+    events.append("end")
+
+def create_app():
+    app = FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/items/{number:int}/{name}")
+    def item(number: int, name: str): return {"number": number, "name": name}
+
+    @app.post("/breaks")
+    def breaks(body: dict): raise RuntimeError("broken")
+
+    return app
+
+app = create_app()
+"""
+
+
+@pytest.mark.parametrize("name", ["small_app", "small_app:app", "small_app:create_app"])
+async def test_an_app_is_started_and_every_route_is_sent_its_probes(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "small_app.py").write_text(SMALL, encoding="utf-8")
+    hooks: list[object] = []
+    monkeypatch.setattr(sys, "path", ["replaced", *sys.path])
+    monkeypatch.setattr(sys, "addaudithook", hooks.append)
+    monkeypatch.delitem(sys.modules, "small_app", raising=False)
+    exchanges = await walker.walk(JOB | {"folder": str(tmp_path), "app": name})
+    assert sys.modules["small_app"].events == ["start", "end"]
+    assert hooks == [stay_here]
+    assert "replaced" not in sys.path
+    first, *others, item = [(e["method"], e["path"], e["status"], e["body"]) for e in exchanges]
+    assert first == ("GET", "/no-such-path", 404, '{"detail":"Not Found"}')
+    assert {other[:2] for other in others} == {("POST", "/breaks")}
+    assert (500, "Internal Server Error") in {other[2:] for other in others}
+    assert item == ("GET", "/items/1/1", 200, '{"number":1,"name":"1"}')

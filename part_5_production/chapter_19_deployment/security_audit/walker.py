@@ -77,7 +77,7 @@ async def walk(job: Mapping[str, str]) -> list[dict[str, Any]]:
         client = Walk(http, header_of(schema))
         await client.send("no such path", "GET", "/no-such-path")
         for method, template in routes_of(app, schema):
-            path = re.sub(r"\{\w+(:\w+)?\}", "1", template)
+            path = re.sub(r"\{\w+\}", "1", template)
             await client.route(method, path, partial(body_of, schema, template, method), job)
         return client.exchanges
 
@@ -104,7 +104,7 @@ def routes_of(app: Any, schema: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return method and path of every route, the ones that the app's description leaves out included."""
     described = [(method.upper(), path) for path, methods in schema["paths"].items() for method in methods]
     others = [
-        (method, route.path)
+        (method, getattr(route, "path_format", route.path))  # as the description has it: without {number:int}
         for route in app.routes
         if hasattr(route, "path")
         for method in getattr(route, "methods", None) or ()
@@ -118,8 +118,8 @@ def body_of(schema: Mapping[str, Any], path: str, method: str, text: Any) -> Any
     def fill(part: Mapping[str, Any]) -> Any:
         if "$ref" in part:
             return fill(schema["components"]["schemas"][part["$ref"].rpartition("/")[2]])
-        for choice in part.get("anyOf", part.get("allOf", []))[:1]:
-            return fill(choice)
+        if choices := part.get("anyOf", part.get("allOf")):
+            return fill(choices[0])
         match part.get("type"):
             case "object":
                 wanted = part.get("required") or list(part.get("properties", {}))[:1]
