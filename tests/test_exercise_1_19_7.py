@@ -879,15 +879,21 @@ def test_our_agent_of_19_2_leaks_nothing_and_shows_its_documentation() -> None:
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [("import nothing_of_this_name", "nothing_of_this_name"), ("app = 1", "TypeError"),
-     ("import time; time.sleep(99)", "busy"),
-     ("import os; os._exit(3)", "without a word"), ("raise SystemExit", "without a word")],
-)  # fmt: skip
+    [
+        ("import nothing_of_this_name", "the app did not start: ModuleNotFoundError: No module named 'nothing_of_"),
+        ("app = 1", "the app did not start: TypeError: "),
+        ("import time; time.sleep(99)", "the app was still busy after 3 s"),
+        ("import os; os._exit(3)", "the app did not start: it ended without a word"),
+        ("raise SystemExit", "the app did not start: it ended without a word"),
+        ("print('one'); raise SystemExit('x' + 'z' * 300)", f"the app did not start: x{'z' * 159}"),
+    ],
+)
 def test_failure_an_app_that_does_not_start_could_not_be_checked(code: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text(code + "\n")
     (finding,) = audit_app("broken:app", tmp_path, KEPT, timeout_s=3)
-    assert finding.rule == "could-not-check"
-    assert words in finding.evidence
+    assert (finding.rule, finding.line) == ("could-not-check", 1)
+    assert finding.evidence.startswith(words)
+    assert len(finding.evidence) <= len("the app did not start: ") + 160
 
 
 def test_abuse_an_app_under_audit_reaches_no_other_machine(tmp_path: Path) -> None:
