@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import FrozenInstanceError, asdict
 from pathlib import Path
@@ -959,18 +960,23 @@ def test_canaries_are_new_each_time_and_stay_what_they_are() -> None:
 
 
 def test_the_model_of_an_audit_answers_and_fails_as_the_api_does() -> None:
-    with model_server(CANARIES) as url:
-        client = OpenAI(api_key="-", base_url=url, max_retries=0)
-        with client:
-            answer = client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "hi"}])
-            with pytest.raises(BadRequestError, match="model-canary"):
-                client.chat.completions.create(model="m", messages=[{"role": "user", "content": "please fail"}])
-    assert answer.choices[0].message.content
-    assert (answer.object, answer.choices[0].index, answer.choices[0].finish_reason) == ("chat.completion", 0, "stop")
-    assert answer.usage
-    assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
-    assert answer.id
-    assert answer.model == "gpt-4o-mini"
+    before = set(threading.enumerate())
+    with model_server(CANARIES) as url, OpenAI(api_key="-", base_url=url, max_retries=0) as client:
+        asked = client.chat.completions.with_raw_response
+        raw = asked.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "hi"}])
+        with pytest.raises(BadRequestError, match="model-canary"):
+            asked.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "please fail"}])
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert (raw.status_code, raw.headers["Content-Type"]) == (200, "application/json")
+    assert int(raw.headers["Content-Length"]) == len(raw.content)
+    assert json.loads(raw.content) == {
+        "id": "c", "object": "chat.completion", "created": 0, "model": "gpt-4o-mini",
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": "a reply"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2},
+    }  # fmt: skip
+    assert raw.parse().choices[0].message.content == "a reply"
 
 
 # ---------------------------------------------------------------- reports, to the word

@@ -209,7 +209,14 @@ def test_abuse_an_app_reaches_this_machine_alone(event: str, place: Any, refused
 SMALL = """
 from contextlib import asynccontextmanager
 from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 events = []
+
+class Said(BaseModel):
+    words: str
 
 @asynccontextmanager
 async def lifespan(app):
@@ -224,29 +231,43 @@ def create_app():
     def item(number: int, name: str): return {"number": number, "name": name}
 
     @app.post("/breaks")
-    def breaks(body: dict): raise RuntimeError("broken")
+    def breaks(body: Said): raise RuntimeError("broken")
 
     return app
 
 app = create_app()
+bare = Starlette(routes=[Route("/bare", lambda request: PlainTextResponse("here"))])
 """
+
+
+@pytest.fixture
+def small_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Return a job for the walk through SMALL, which leaves this process as it was."""
+    (tmp_path / "small_app.py").write_text(SMALL, encoding="utf-8")
+    monkeypatch.setattr(sys, "path", ["replaced", *sys.path])
+    monkeypatch.setattr(sys, "addaudithook", lambda hook: None)
+    monkeypatch.delitem(sys.modules, "small_app", raising=False)
+    return JOB | {"folder": str(tmp_path)}
 
 
 @pytest.mark.parametrize("name", ["small_app", "small_app:app", "small_app:create_app"])
 async def test_an_app_is_started_and_every_route_is_sent_its_probes(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, small_app: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "small_app.py").write_text(SMALL, encoding="utf-8")
     hooks: list[object] = []
-    monkeypatch.setattr(sys, "path", ["replaced", *sys.path])
     monkeypatch.setattr(sys, "addaudithook", hooks.append)
-    monkeypatch.delitem(sys.modules, "small_app", raising=False)
-    exchanges = await walker.walk(JOB | {"folder": str(tmp_path), "app": name})
+    exchanges = await walker.walk(small_app | {"app": name})
     assert sys.modules["small_app"].events == ["start", "end"]
     assert hooks == [stay_here]
     assert "replaced" not in sys.path
     first, *others, item = [(e["method"], e["path"], e["status"], e["body"]) for e in exchanges]
     assert first == ("GET", "/no-such-path", 404, '{"detail":"Not Found"}')
     assert {other[:2] for other in others} == {("POST", "/breaks")}
-    assert (500, "Internal Server Error") in {other[2:] for other in others}
+    assert [other[2] for other in others] == [500, 500, 500, 422, 422, 422, 500, 500]
+    assert others[0][3] == "Internal Server Error"
     assert item == ("GET", "/items/1/1", 200, '{"number":1,"name":"1"}')
+
+
+async def test_an_app_that_describes_nothing_is_walked_through_too(small_app: dict[str, str]) -> None:
+    exchanges = await walker.walk(small_app | {"app": "small_app:bare"})
+    assert [(e["path"], e["body"]) for e in exchanges] == [("/no-such-path", "Not Found"), ("/bare", "here")]
