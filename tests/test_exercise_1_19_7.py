@@ -270,6 +270,20 @@ def test_an_ignore_file_is_read_to_its_end(lines: str, ignored: bool, tmp_path: 
     assert [f.rule for f in audit([tmp_path]).findings] == ([] if ignored else ["env-not-ignored"])
 
 
+def test_edge_the_nearest_ignore_file_counts_and_none_outside_of_the_repository(tmp_path: Path) -> None:
+    repository, app = tmp_path / "repository", tmp_path / "repository" / "app"
+    app.mkdir(parents=True)
+    (tmp_path / ".gitignore").write_text(".env\n")
+    assert ignores(app, ".gitignore")
+    assert not ignores(app, ".dockerignore")
+    (repository / ".git").mkdir()
+    assert not ignores(app, ".gitignore")
+    (repository / ".gitignore").write_text(".env\n")
+    assert ignores(app, ".gitignore")
+    (app / ".gitignore").write_text("!.env\n")
+    assert not ignores(app, ".gitignore")
+
+
 @pytest.mark.parametrize("kind", ["private_key", "stripe_live", "jwt", "database_password"])
 @pytest.mark.parametrize("form", ["{name} = {value}\n", '"{name}": "{value}",\n', "{name}: {value}\n"])
 def test_a_secret_is_found_in_any_settings_file(kind: str, form: str, tmp_path: Path) -> None:

@@ -219,14 +219,14 @@ def version(text: str) -> tuple[int, ...]:
 
 
 def ignores(folder: Path, name: str) -> bool:
-    """Tell whether .gitignore (here or above, up to the repository's root) or .dockerignore (here) excludes .env."""
-    ignored = False
+    """Tell whether .dockerignore (here) or .gitignore excludes .env: the nearest that says so, up to the repository."""
+    ignored: bool | None = None
     for place in [folder] if name == ".dockerignore" else [folder, *folder.parents]:
         file = place / name
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []:
             pattern = line.strip().lstrip("!").removeprefix("**/").strip("/")
             if pattern and not pattern.startswith("#") and fnmatch.fnmatch(".env", pattern):
                 ignored = not line.strip().startswith("!")
-        if ignored or (place / ".git").exists():
+        if ignored is not None or (place / ".git").exists():
             break
-    return ignored
+    return bool(ignored)

@@ -109,7 +109,7 @@ def routes_of(app: Any, schema: Mapping[str, Any]) -> list[tuple[str, str]]:
         if hasattr(route, "path")
         for method in getattr(route, "methods", None) or ()
     ]
-    return sorted({(m, p) for m, p in (*described, *others) if m != "HEAD"}, key=lambda pair: (pair[1], pair[0]))
+    return sorted({(m, p) for m, p in (*described, *others) if m != "HEAD"}, key=lambda pair: pair[::-1])
 
 
 def body_of(schema: Mapping[str, Any], path: str, method: str, text: Any) -> Any:
