@@ -212,7 +212,38 @@ def test_edge_the_numbers_that_are_characters() -> None:
     ],
 )
 def test_edge_what_looks_encoded(text: str, encoded: bool) -> None:
-    assert disguises.looks_encoded(disguises.shapes_of(text)) is encoded
+    assert bool(disguises.CODED.search(text)) is encoded
+
+
+@given(st.text("aZA1+ \n\u00e9\u0663", max_size=60))
+@settings(deadline=None, max_examples=500)
+def test_what_does_not_look_encoded_has_no_sign_of_it_in_any_word(text: str) -> None:
+    signs = (b"aA", b"a1", b"1a", b"1A", b"AAA", b"1" * 16)
+    assert bool(disguises.CODED.search(text)) == any(
+        sign in word for word in disguises.shapes_of(text) for sign in signs
+    )
+
+
+@given(
+    st.lists(st.sampled_from(["a", "ab", "abc", "1", "11", "x1f", "ab1", "abc1", "1a1a", " ", ", ", "\n"]), max_size=60)
+)
+@settings(deadline=None, max_examples=500)
+def test_eight_numbers_in_a_row_are_seen_from_the_first_digit_on(parts: list[str]) -> None:
+    text, number = "".join(parts), "[a-z]{0,2}[0-9][0-9a-z]*+"
+    row = rf"(?<![0-9a-z]){number}(?:[^0-9a-z]++(?:[a-z]++[^0-9a-z]++)?{number}){{7}}"
+    assert bool(disguises.IN_A_ROW.search(text)) == bool(re.search(row, text))
+
+
+@pytest.mark.parametrize("unit", ["1", "1a", "a1", "ab1 ", "abc1 ", "1 ", "1 a ", "1 a a "])
+def test_edge_eight_numbers_are_seen_wherever_a_row_begins(unit: str) -> None:
+    seen = bool(disguises.IN_A_ROW.search(unit * 8))
+    assert seen == (unit in ("ab1 ", "1 ", "1 a "))
+    assert not disguises.IN_A_ROW.search(unit * 7)
+
+
+def test_what_is_to_be_folded_is_seen() -> None:
+    assert all(disguises.TO_FOLD.search(chr(code)) for code in disguises.FOLDED)
+    assert not disguises.TO_FOLD.search("ab\u4e2d\u6587\u3002\u0645")
 
 
 def test_edge_numbers_and_spoken_digits_count_from_a_few_on() -> None:
@@ -229,7 +260,7 @@ def test_edge_runs_of_sixteen_letters_are_decoded_and_shorter_ones_are_not() -> 
 
 
 def pieces_of(text: str) -> list[bytes]:
-    return list(disguises.in_pieces(text, disguises.shapes_of(text)))
+    return list(disguises.in_pieces(text))
 
 
 def test_edge_numbers_far_apart_and_short_runs_of_bits_are_not_read() -> None:

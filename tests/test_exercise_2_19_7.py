@@ -7,6 +7,7 @@ import base64
 import codecs
 import importlib.util
 import json
+import re
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,15 @@ def test_edge_sixteen_letters_without_a_space_are_looked_into() -> None:
     ],
 )
 def test_edge_quoted_pieces_are_joined_where_there_are_two(text: str, joined: list[str]) -> None:
-    assert list(detector.undisguised(text, text.encode(), "")) == joined
+    assert list(detector.undisguised(text, "")) == joined
+
+
+@given(st.text("aA01@-b \u00e9", max_size=30))
+@settings(deadline=None, max_examples=500)
+def test_leetspeak_and_hyphens_are_seen_by_their_signs(text: str) -> None:
+    shape = re.sub("[013457@$]", "1", re.sub("[a-z]", "a", text.lower()))
+    assert bool(detector.LEETED.search(text.lower())) == ("a1a" in shape)
+    assert bool(detector.HYPHENATED.search(text.lower())) == ("a-a-a-" in shape)
 
 
 def test_a_rule_needs_no_other_words() -> None:

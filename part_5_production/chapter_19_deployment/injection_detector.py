@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from disguises import ALPHABET, MAX_DEPTH, UNBROKEN, decoded, fold, in_bytes, normalise, squeeze
+from disguises import MAX_DEPTH, UNBROKEN, decoded, fold, in_bytes, normalise, squeeze
 
 __all__ = ["Detection", "detect"]
 
@@ -28,7 +28,8 @@ STOPS, SEPARATORS = b".!?;)\n", b'"(*_`[]{}<>#/=+~'
 SPLIT = bytes.maketrans(STOPS + SEPARATORS, b"|" * len(STOPS) + b" " * len(SEPARATORS))  # bytes: four times as fast
 UNSPACED = re.compile(r"\S{16,}")
 HYPHENS = re.compile(r"(?<=\b[a-z])-(?=[a-z]\b)")  # between single letters
-SHAPE = bytes.maketrans(ALPHABET + b"013457@$", b"a" * len(ALPHABET) + b"1" * 8)  # a digit in a word reads "a1a"
+LEETED = re.compile(r"[013457@$](?<=[a-z].)(?=[a-z])")  # from the rarer signs on: a search for letters is slow
+HYPHENATED = re.compile(r"-[a-z]-[a-z]-(?<=[a-z].{5})")
 
 # ---------------------------------------------------------------- the detector: rules over classes of words
 
@@ -354,22 +355,20 @@ def detect(text: str, depth: int = MAX_DEPTH) -> Detection | None:
     found = by_rules(folded, words, line) or by_weight(words, line, quoted='"' in folded)
     if found or not depth:
         return found
-    raw = in_bytes(folded)
-    unbroken = b"x" * 16 in raw.translate(UNBROKEN)
+    unbroken = b"x" * 16 in in_bytes(folded).translate(UNBROKEN)
     guesses = itertools.chain(
-        (by_rules(plain, *read(plain)) for plain in undisguised(folded, raw, line)),
+        (by_rules(plain, *read(plain)) for plain in undisguised(folded, line)),
         map(run_together, without_spaces(text) if unbroken else ()),
         (detect(inner, depth - 1) for inner in (decoded(text) if unbroken else ())),
     )
     return next(filter(None, guesses), None)
 
 
-def undisguised(folded: str, raw: bytes, line: str) -> Iterator[str]:
+def undisguised(folded: str, line: str) -> Iterator[str]:
     """Yield what a text says without a disguise that it may wear: 1eet, h-y-p-h-e-n-s, pieces, reversed, ROT13."""
-    shape = raw.translate(SHAPE)
-    if b"a1a" in shape:
+    if LEETED.search(folded):
         yield letters_for_digits(folded)
-    if b"a-a-a-" in shape:
+    if HYPHENATED.search(folded):
         yield HYPHENS.sub("", folded)
     if folded.count('"') > 3:
         yield "".join(folded.split('"')[1::2])
